@@ -1,5 +1,7 @@
 //! The seam between file system readers and guest facts.
 
+pub mod ext;
+
 use crate::error::Result;
 use std::ops::ControlFlow;
 
@@ -73,6 +75,8 @@ pub struct FileSystemFacts {
     pub features: Vec<String>,
     /// Whether a journal waits to be replayed.
     pub needs_recovery: bool,
+    /// What the reader had to leave out or could not trust, in words.
+    pub warnings: Vec<String>,
 }
 
 /// A read-only file system. Bounded: every method ends on any image, hostile ones included.

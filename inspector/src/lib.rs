@@ -1,9 +1,30 @@
 //! Reads virtual machine disk images in pure userland: `ReadAt` → container → partitions and
 //! volumes → file system → guest facts.
 #![deny(missing_docs)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::indexing_slicing
+    )
+)]
 
+pub mod budget;
+mod bytes;
+pub mod cache;
+pub mod clock;
+pub mod container;
+mod crc32;
 pub mod error;
 pub mod fs;
+pub mod layer;
 pub mod read_at;
+pub mod source;
 
 pub use error::{DiskError, Result};
