@@ -141,11 +141,11 @@ pub(crate) fn text_utf16(units: impl Iterator<Item = u16>) -> String {
 
 /// UTF-16LE bytes to text, as [`text_utf16`].
 pub(crate) fn text_utf16_le(bytes: &[u8]) -> String {
-    text_utf16(
-        bytes
-            .chunks_exact(2)
-            .map(|pair| pair.iter().rev().fold(0, |unit, b| (unit << 8) | u16::from(*b))),
-    )
+    text_utf16(bytes.chunks_exact(2).map(|pair| {
+        pair.iter()
+            .rev()
+            .fold(0, |unit, b| (unit << 8) | u16::from(*b))
+    }))
 }
 
 /// UTF-16BE bytes to text, as [`text_utf16`].
@@ -175,7 +175,24 @@ pub(crate) fn uuid(bytes: &[u8; 16]) -> Option<String> {
 
 /// A GUID as UEFI and Microsoft store it (first three fields little-endian), upper case.
 pub(crate) fn guid(bytes: &[u8; 16]) -> String {
-    let [a0, a1, a2, a3, b0, b1, c0, c1, d0, d1, e0, e1, e2, e3, e4, e5] = *bytes;
+    let [
+        a0,
+        a1,
+        a2,
+        a3,
+        b0,
+        b1,
+        c0,
+        c1,
+        d0,
+        d1,
+        e0,
+        e1,
+        e2,
+        e3,
+        e4,
+        e5,
+    ] = *bytes;
     let a = u32::from_le_bytes([a0, a1, a2, a3]);
     let b = u16::from_le_bytes([b0, b1]);
     let c = u16::from_le_bytes([c0, c1]);

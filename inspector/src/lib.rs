@@ -24,6 +24,9 @@ mod crc32;
 pub mod error;
 pub mod fs;
 pub mod layer;
+pub mod layers;
+pub mod partition;
+pub mod probe;
 pub mod read_at;
 pub mod source;
 

@@ -207,9 +207,8 @@ fn plain_name(name: &[u8]) -> Result<&Path> {
     if colon.is_some_and(|colon| slash.is_none_or(|slash| colon < slash)) {
         return Err(denied(&shown(), "only plain file names are followed"));
     }
-    let path: &Path = Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(
-        name,
-    ));
+    let path: &Path =
+        Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
     if path
         .components()
         .any(|part| matches!(part, Component::Prefix(_)))
@@ -439,4 +438,3 @@ impl Opener for MemoryOpener<'_> {
         Err(denied(plain_name(name)?, "an image in memory has no files"))
     }
 }
-

@@ -78,7 +78,10 @@ fn tail_format(layer: &Layer) -> Result<&'static str> {
     if tail.starts_with(b"conectix") && vhd_checksum_holds(&tail) {
         return Ok("vhd");
     }
-    if tail.starts_with(b"koly") && record.u32_be(4).ok() == Some(4) && record.u32_be(8).ok() == Some(512) {
+    if tail.starts_with(b"koly")
+        && record.u32_be(4).ok() == Some(4)
+        && record.u32_be(8).ok() == Some(512)
+    {
         return Ok("dmg");
     }
     Ok("raw")

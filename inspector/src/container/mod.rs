@@ -134,10 +134,7 @@ fn open_source(
                 Some(reference) => {
                     let file = opener.backing(&source, &reference.name)?;
                     let format = backing_format(reference, &file)?;
-                    Some((
-                        reference.clone(),
-                        open_source(opener, file, format, seen)?,
-                    ))
+                    Some((reference.clone(), open_source(opener, file, format, seen)?))
                 }
             };
             qcow2(&source, header, backing)

@@ -85,7 +85,10 @@ impl Header {
         }
         let cluster_bits = r.u32_be(0x14)?;
         if !(9..=21).contains(&cluster_bits) {
-            return Err(r.corrupt(0x14, format!("cluster_bits {cluster_bits}, expected 9 to 21")));
+            return Err(r.corrupt(
+                0x14,
+                format!("cluster_bits {cluster_bits}, expected 9 to 21"),
+            ));
         }
         let v3 = version == 3;
         let header_length = if v3 { r.u32_be(0x64)? } else { 72 };
@@ -108,7 +111,10 @@ impl Header {
         };
         let refcount_order = if v3 { r.u32_be(0x60)? } else { 4 };
         if refcount_order > 6 {
-            return Err(r.corrupt(0x60, format!("refcount_order {refcount_order}, expected 0 to 6")));
+            return Err(r.corrupt(
+                0x60,
+                format!("refcount_order {refcount_order}, expected 0 to 6"),
+            ));
         }
         let format = header.extensions(&r, size(header_length))?;
         header.backing = header.backing_reference(&r, format)?;
@@ -138,7 +144,9 @@ impl Header {
                 0x6803_f857 => self.feature_names = feature_names(body),
                 _ => {}
             }
-            at = at.saturating_add(8).saturating_add(size(len).next_multiple_of(8));
+            at = at
+                .saturating_add(8)
+                .saturating_add(size(len).next_multiple_of(8));
         }
         Ok(format)
     }
@@ -157,7 +165,10 @@ impl Header {
             return Ok(None);
         }
         if len > 1023 {
-            return Err(r.corrupt(0x10, format!("backing file name of {len} bytes, at most 1023")));
+            return Err(r.corrupt(
+                0x10,
+                format!("backing file name of {len} bytes, at most 1023"),
+            ));
         }
         if offset.saturating_add(u64::from(len)) > self.cluster_size() {
             return Err(r.corrupt(8, "backing file name outside the first cluster"));
@@ -169,7 +180,10 @@ impl Header {
     fn check_l1(&self, r: &Record<'_>, file_len: u64) -> Result<()> {
         let bytes = self.l1_size.saturating_mul(8);
         if bytes > L1_BYTES_MAX {
-            return Err(r.corrupt(0x24, format!("l1_size {}, at most {}", self.l1_size, L1_BYTES_MAX / 8)));
+            return Err(r.corrupt(
+                0x24,
+                format!("l1_size {}, at most {}", self.l1_size, L1_BYTES_MAX / 8),
+            ));
         }
         let covered = self
             .l1_size
@@ -178,7 +192,10 @@ impl Header {
         if self.virtual_size > covered {
             return Err(r.corrupt(
                 0x24,
-                format!("l1_size {} covers {covered} of {} bytes", self.l1_size, self.virtual_size),
+                format!(
+                    "l1_size {} covers {covered} of {} bytes",
+                    self.l1_size, self.virtual_size
+                ),
             ));
         }
         if self.virtual_size > 1 << 62 {
@@ -188,7 +205,10 @@ impl Header {
             && (self.l1_offset & self.cluster_mask() != 0
                 || self.l1_offset.saturating_add(bytes) > file_len)
         {
-            return Err(r.corrupt(0x28, format!("l1_table_offset {} in a file of {file_len}", self.l1_offset)));
+            return Err(r.corrupt(
+                0x28,
+                format!("l1_table_offset {} in a file of {file_len}", self.l1_offset),
+            ));
         }
         Ok(())
     }
@@ -238,7 +258,10 @@ impl Header {
                 .iter()
                 .find(|(kind, b, _)| *kind == 0 && u32::from(*b) == bit)
                 .map(|(.., name)| format!(" ({})", name.escape_debug()));
-            return unsupported(format!("qcow2 feature bit {bit}{}", name.unwrap_or_default()));
+            return unsupported(format!(
+                "qcow2 feature bit {bit}{}",
+                name.unwrap_or_default()
+            ));
         }
         if self.has(incompatible::EXTENDED_L2) && self.cluster_bits < 14 {
             return Err(DiskError::Corrupt {
@@ -349,12 +372,10 @@ impl Qcow2 {
 
     fn entry(&self, structure: &'static str, at: u64) -> Result<u64> {
         let mut raw = [0; 8];
-        self.file
-            .read_exact_at(at, &mut raw)
-            .map_err(|e| match e {
-                DiskError::OutOfBounds { .. } => corrupt(structure, at, "outside the file"),
-                other => other,
-            })?;
+        self.file.read_exact_at(at, &mut raw).map_err(|e| match e {
+            DiskError::OutOfBounds { .. } => corrupt(structure, at, "outside the file"),
+            other => other,
+        })?;
         Ok(u64::from_be_bytes(raw))
     }
 
@@ -376,7 +397,11 @@ impl Qcow2 {
             return Ok((self.unallocated(), left));
         }
         if l2_table & h.cluster_mask() != 0 {
-            return Err(corrupt("qcow2 L1 table", l1_at, "L2 table is not aligned to a cluster"));
+            return Err(corrupt(
+                "qcow2 L1 table",
+                l1_at,
+                "L2 table is not aligned to a cluster",
+            ));
         }
         let extended = h.has(incompatible::EXTENDED_L2);
         let index = cluster.checked_rem(l2_entries).unwrap_or(0);
@@ -387,7 +412,11 @@ impl Qcow2 {
         }
         let offset = entry & OFFSET_MASK;
         if offset & h.cluster_mask() != 0 {
-            return Err(corrupt("qcow2 L2 table", at, "cluster offset is not aligned"));
+            return Err(corrupt(
+                "qcow2 L2 table",
+                at,
+                "cluster offset is not aligned",
+            ));
         }
         if extended {
             let bitmap = self.entry("qcow2 L2 table", at.saturating_add(8))?;
@@ -413,12 +442,20 @@ impl Qcow2 {
         let bit = |shift: u32| bitmap.checked_shr(shift).unwrap_or(0) & 1 != 0;
         let place = match (bit(index), bit(index.saturating_add(32))) {
             (true, true) => {
-                return Err(corrupt("qcow2 L2 table", at, "subcluster both allocated and zero"));
+                return Err(corrupt(
+                    "qcow2 L2 table",
+                    at,
+                    "subcluster both allocated and zero",
+                ));
             }
             (false, true) => Place::Zero,
             (false, false) => self.unallocated(),
             (true, false) if offset == 0 => {
-                return Err(corrupt("qcow2 L2 table", at, "allocated subcluster without a cluster"));
+                return Err(corrupt(
+                    "qcow2 L2 table",
+                    at,
+                    "allocated subcluster without a cluster",
+                ));
             }
             (true, false) => Place::Data(offset.saturating_add(within)),
         };
@@ -489,7 +526,11 @@ impl Qcow2 {
         let len = sectors.saturating_mul(512).saturating_sub(offset & 511);
         let there = len.min(self.file.len().saturating_sub(offset));
         if there == 0 {
-            return Err(corrupt("qcow2 compressed cluster", offset, "outside the file"));
+            return Err(corrupt(
+                "qcow2 compressed cluster",
+                offset,
+                "outside the file",
+            ));
         }
         let input = read_vec(self.file.as_ref(), offset, narrow(there))?;
         let mut out = vec![0; narrow(self.header.cluster_size())];
@@ -515,7 +556,9 @@ impl Qcow2 {
                 let end = start.saturating_add(buf.len());
                 match cluster.get(start..end) {
                     Some(bytes) => buf.copy_from_slice(bytes),
-                    None => return Err(corrupt("qcow2 compressed cluster", descriptor, "too short")),
+                    None => {
+                        return Err(corrupt("qcow2 compressed cluster", descriptor, "too short"));
+                    }
                 }
                 Ok(())
             }
@@ -532,7 +575,11 @@ fn inflate(input: &[u8], out: &mut [u8]) -> std::result::Result<(), String> {
     if inflater.total_out() == wide(out.len()) {
         Ok(())
     } else {
-        Err(format!("inflates to {} of {} bytes", inflater.total_out(), out.len()))
+        Err(format!(
+            "inflates to {} of {} bytes",
+            inflater.total_out(),
+            out.len()
+        ))
     }
 }
 

@@ -15,7 +15,11 @@ const COLLISIONS_MAX: usize = 64;
 impl Ext {
     /// Looks a name up by its hash. The outer `None` means that the index cannot be used and the
     /// directory has to be read through.
-    pub(super) fn lookup_htree(&self, inode: &Inode, name: &[u8]) -> Result<Option<Option<NodeId>>> {
+    pub(super) fn lookup_htree(
+        &self,
+        inode: &Inode,
+        name: &[u8],
+    ) -> Result<Option<Option<NodeId>>> {
         match self.descend(inode, name) {
             Err(DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. }) => Ok(None),
             other => other,
@@ -110,7 +114,12 @@ fn choose(r: &Record<'_>, table: usize, hash: u32) -> Result<Vec<(u32, u32)>> {
     }
     (low.saturating_sub(1)..count)
         .take(COLLISIONS_MAX)
-        .map(|i| Ok((hash_of(i)?, r.u32_le(at(i).saturating_add(4))? & 0x0fff_ffff)))
+        .map(|i| {
+            Ok((
+                hash_of(i)?,
+                r.u32_le(at(i).saturating_add(4))? & 0x0fff_ffff,
+            ))
+        })
         .collect()
 }
 
@@ -138,7 +147,11 @@ fn hash(version: u8, unsigned: bool, seed: &[u32; 4], name: &[u8]) -> Option<u32
     };
     let even = raw & !1;
     // The largest value marks the end of a directory.
-    Some(if even == 0xffff_fffe { 0xffff_fffc } else { even })
+    Some(if even == 0xffff_fffe {
+        0xffff_fffc
+    } else {
+        even
+    })
 }
 
 fn character(byte: u8, signed: bool) -> u32 {
@@ -194,8 +207,18 @@ fn half_md4(state: &mut [u32; 4], x: &[u32; 8]) {
     type Mix<'a> = &'a dyn Fn(u32, u32, u32) -> u32;
     let rounds: [(Mix<'_>, u32, [usize; 8], [u32; 4]); 3] = [
         (&choose, 0, [0, 1, 2, 3, 4, 5, 6, 7], [3, 7, 11, 19]),
-        (&majority, 0x5a82_7999, [1, 3, 5, 7, 0, 2, 4, 6], [3, 5, 9, 13]),
-        (&parity, 0x6ed9_eba1, [3, 7, 2, 6, 1, 5, 0, 4], [3, 9, 11, 15]),
+        (
+            &majority,
+            0x5a82_7999,
+            [1, 3, 5, 7, 0, 2, 4, 6],
+            [3, 5, 9, 13],
+        ),
+        (
+            &parity,
+            0x6ed9_eba1,
+            [3, 7, 2, 6, 1, 5, 0, 4],
+            [3, 9, 11, 15],
+        ),
     ];
     for (mix, constant, order, turns) in rounds {
         for (word, turn) in order.iter().zip(turns.iter().cycle()) {

@@ -306,7 +306,11 @@ impl Log {
     }
 
     fn revoked(&self, r: &Record<'_>) -> Result<Vec<u64>> {
-        let step = if self.incompat & INCOMPAT_64BIT != 0 { 8 } else { 4 };
+        let step = if self.incompat & INCOMPAT_64BIT != 0 {
+            8
+        } else {
+            4
+        };
         let used = narrow(u64::from(r.u32_be(12)?)).min(r.bytes().len());
         let mut at = 16usize;
         let mut blocks = Vec::new();

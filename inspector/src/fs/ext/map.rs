@@ -130,7 +130,10 @@ fn leaf(r: &Record<'_>, at: usize, first: u64, block: u64, limit: u64) -> Result
         | (u64::from(r.u16_le(at.saturating_add(6))?) << 32);
     Ok(Run {
         physical: written.then(|| start.saturating_add(skip)),
-        len: len.saturating_sub(skip).min(limit.saturating_sub(block)).max(1),
+        len: len
+            .saturating_sub(skip)
+            .min(limit.saturating_sub(block))
+            .max(1),
     })
 }
 
@@ -207,4 +210,3 @@ fn pointers(bytes: &[u8], index: u64, count: u64) -> Run {
         len: wide(more).saturating_add(1),
     }
 }
-

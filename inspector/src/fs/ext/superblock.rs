@@ -1,7 +1,7 @@
 //! The superblock at byte 1024, and where it puts group descriptors and inode tables.
 
 use super::features::{
-    COMPAT_SPARSE_SUPER2, Features, INCOMPAT_64BIT, INCOMPAT_CSUM_SEED, INCOMPAT_META_BG,
+    COMPAT_SPARSE_SUPER2, Features, INCOMPAT_64BIT, INCOMPAT_META_BG,
     INCOMPAT_RECOVER, RO_COMPAT_METADATA_CSUM, RO_COMPAT_SPARSE_SUPER,
 };
 use crate::bytes::{Record, label, read_vec, uuid};
@@ -42,7 +42,6 @@ pub(super) struct SuperBlock {
     desc_size: u64,
     uuid: [u8; 16],
     volume: Option<String>,
-    checksum_seed: u32,
     checksum_fails: bool,
 }
 
@@ -88,11 +87,6 @@ impl SuperBlock {
             return Err(r.corrupt(0x28, "inodes_per_group 0"));
         }
         let uuid = r.array::<16>(0x68)?;
-        let checksum_seed = if features.incompat & INCOMPAT_CSUM_SEED != 0 {
-            r.u32_le(0x270)?
-        } else {
-            crc32c(!0, &uuid)
-        };
         let checked = features.ro_compat & RO_COMPAT_METADATA_CSUM != 0;
         Ok(Self {
             features,
@@ -116,7 +110,6 @@ impl SuperBlock {
             desc_size,
             uuid,
             volume: label(r.slice(0x78, 16)?),
-            checksum_seed,
             checksum_fails: checked && crc32c(!0, r.slice(0, 0x3fc)?) != r.u32_le(0x3fc)?,
         })
     }
@@ -207,10 +200,5 @@ impl SuperBlock {
             }
             power == group
         })
-    }
-
-    /// Seed of metadata checksums.
-    pub(super) fn checksum_seed(&self) -> u32 {
-        self.checksum_seed
     }
 }

@@ -1,0 +1,108 @@
+//! What lies in a layer: a volume to look into, a file system, swap, or nothing known.
+//!
+//! Recognition goes by validated signatures, in blkid's order of precedence: members of arrays
+//! and volume groups first, because what they carry may show through.
+
+mod fat;
+mod filesystem;
+mod iso;
+mod volume;
+
+pub use volume::VolumeFacts;
+
+use crate::error::{DiskError, Result};
+use crate::fs::ext::{self, Ext};
+use crate::fs::{FileSystem, FileSystemFacts};
+use crate::read_at::Layer;
+use std::sync::Arc;
+
+/// What was found in a layer.
+pub struct Probed {
+    /// Type, identifiers and sizes.
+    pub facts: FileSystemFacts,
+    /// Facts of a volume (LVM, md, LUKS, …), when it is one.
+    pub volume: Option<VolumeFacts>,
+    /// Reads its files, for the types that are read.
+    pub reader: Option<Arc<dyn FileSystem>>,
+    /// Why there is no reader: the feature or type that is not supported.
+    pub unsupported: Option<String>,
+    /// Why there is no reader: the structure that is damaged.
+    pub damage: Option<DiskError>,
+}
+
+impl Probed {
+    /// Swap and empty areas have no files: no reader is then no shortcoming.
+    fn unread(facts: FileSystemFacts) -> Self {
+        let unsupported = (facts.fs_type != "swap").then(|| facts.fs_type.clone());
+        Self {
+            facts,
+            volume: None,
+            reader: None,
+            unsupported,
+            damage: None,
+        }
+    }
+}
+
+/// Names the content of a layer; `None` when nothing is recognised.
+///
+/// # Errors
+/// Only budgets and failing reads; damage is part of the answer.
+pub fn probe(layer: &Layer) -> Result<Option<Probed>> {
+    if let Some(volume) = tolerant(volume::recognise(layer.as_ref()))?.flatten() {
+        let mut probed = Probed::unread(FileSystemFacts {
+            fs_type: volume.volume_type.clone(),
+            uuid: volume.uuid.clone(),
+            label: volume.label.clone(),
+            ..FileSystemFacts::default()
+        });
+        probed.volume = Some(volume);
+        return Ok(Some(probed));
+    }
+    if tolerant(ext::recognise(layer.as_ref()))? == Some(true) {
+        return ext(layer).map(Some);
+    }
+    let other = tolerant(filesystem::recognise(layer.as_ref()))?.flatten();
+    Ok(other.map(Probed::unread))
+}
+
+/// Whether a layer carries the boot sector of a FAT, exFAT or NTFS file system, which ends like an
+/// MBR.
+pub(crate) fn is_boot_sector(layer: &Layer) -> Result<bool> {
+    let found = tolerant(filesystem::recognise(layer.as_ref()))?.flatten();
+    Ok(found
+        .is_some_and(|facts| matches!(facts.fs_type.as_str(), "vfat" | "ntfs" | "exfat" | "refs")))
+}
+
+/// A damaged or truncated signature is no signature; budgets and I/O stay errors.
+fn tolerant<T>(outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn ext(layer: &Layer) -> Result<Probed> {
+    let mut probed = Probed::unread(match ext::facts(layer) {
+        Ok(facts) => facts,
+        Err(DiskError::Corrupt { .. }) => FileSystemFacts {
+            fs_type: "ext".into(),
+            ..FileSystemFacts::default()
+        },
+        Err(e) => return Err(e),
+    });
+    probed.unsupported = None;
+    match Ext::open(Arc::clone(layer)) {
+        Ok(ext) => {
+            probed.facts = ext.facts().clone();
+            probed.reader = Some(Arc::new(ext));
+        }
+        Err(DiskError::Unsupported { feature }) => probed.unsupported = Some(feature),
+        Err(e @ (DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. })) => {
+            probed.damage = Some(e);
+        }
+        Err(e) => return Err(e),
+    }
+    Ok(probed)
+}
