@@ -1,8 +1,8 @@
 //! The superblock at byte 1024, and where it puts group descriptors and inode tables.
 
 use super::features::{
-    COMPAT_SPARSE_SUPER2, Features, INCOMPAT_64BIT, INCOMPAT_META_BG,
-    INCOMPAT_RECOVER, RO_COMPAT_METADATA_CSUM, RO_COMPAT_SPARSE_SUPER,
+    COMPAT_SPARSE_SUPER2, Features, INCOMPAT_64BIT, INCOMPAT_META_BG, INCOMPAT_RECOVER,
+    RO_COMPAT_METADATA_CSUM, RO_COMPAT_SPARSE_SUPER,
 };
 use crate::bytes::{Record, label, read_vec, uuid};
 use crate::crc32::crc32c;

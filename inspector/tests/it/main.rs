@@ -1,0 +1,5 @@
+//! The storage half against real images: corpus, guests, qcow2 fixtures, leaks, mutations.
+#![allow(missing_docs)]
+
+mod guest_disk;
+mod support;
