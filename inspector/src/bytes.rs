@@ -117,12 +117,18 @@ pub(crate) fn read_upto(layer: &dyn ReadAt, position: u64, len: usize) -> Result
     )
 }
 
-/// Text up to the first NUL, invalid UTF-8 replaced, trailing blanks cut.
+/// Text up to the first NUL, bytes that are no UTF-8 as `\\xNN`, trailing blanks cut.
 pub(crate) fn text(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default())
-        .trim_end()
-        .to_owned()
+    let mut out = String::new();
+    for chunk in bytes.get(..end).unwrap_or_default().utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}").unwrap_or_default();
+        }
+    }
+    out.trim_end().to_owned()
 }
 
 /// As [`text`], and none when nothing is left.

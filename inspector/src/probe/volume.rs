@@ -83,7 +83,7 @@ fn md(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
         }
         let mut id = [0; 16];
         for (slot, at) in id.chunks_exact_mut(4).zip([20usize, 52, 56, 60]) {
-            slot.copy_from_slice(&r.array::<4>(at)?);
+            slot.copy_from_slice(&word(at)?.to_be_bytes());
         }
         return Ok(Some(VolumeFacts {
             version: Some(format!("0.{}.{}", word(8)?, word(12)?)),

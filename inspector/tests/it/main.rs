@@ -1,5 +1,6 @@
 //! The storage half against real images: corpus, guests, qcow2 fixtures, leaks, mutations.
 #![allow(missing_docs)]
 
+mod corpus;
 mod guest_disk;
 mod support;

@@ -39,7 +39,6 @@ pub(crate) struct Row {
     pub(crate) path: String,
     pub(crate) container: String,
     pub(crate) filesystem: String,
-    pub(crate) expected: String,
     pub(crate) kind: String,
 }
 
@@ -53,7 +52,6 @@ pub(crate) fn manifest(dir: &Path) -> Vec<Row> {
                 path: f[0].into(),
                 container: f[3].into(),
                 filesystem: f[5].into(),
-                expected: f[8].into(),
                 kind: f[9].into(),
             }
         })

@@ -15,6 +15,7 @@ pub(super) const INCOMPAT_LARGE_DIR: u32 = 0x4000;
 pub(super) const RO_COMPAT_SPARSE_SUPER: u32 = 0x1;
 pub(super) const RO_COMPAT_LARGE_FILE: u32 = 0x2;
 pub(super) const RO_COMPAT_BTREE_DIR: u32 = 0x4;
+pub(super) const RO_COMPAT_BIGALLOC: u32 = 0x200;
 pub(super) const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
 
 pub(super) const COMPAT_SPARSE_SUPER2: u32 = 0x200;
@@ -64,7 +65,7 @@ const RO_COMPAT: &[(u32, &str)] = &[
     (0x40, "extra_isize"),
     (0x80, "snapshot"),
     (0x100, "quota"),
-    (0x200, "bigalloc"),
+    (RO_COMPAT_BIGALLOC, "bigalloc"),
     (RO_COMPAT_METADATA_CSUM, "metadata_csum"),
     (0x800, "replica"),
     (0x1000, "read-only"),

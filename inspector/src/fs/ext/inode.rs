@@ -55,9 +55,9 @@ impl Inode {
             return Err(r.corrupt(0x6c, format!("inode {number}: size {size}")));
         }
         let acl = u64::from(r.u32_le(0x68)?) | (u64::from(r.u16_le(0x76)?) << 32);
-        // i_blocks counts 512-byte sectors; one file system block holds extended attributes.
+        // i_blocks counts 512-byte sectors; one cluster may hold extended attributes.
         let sectors = u64::from(r.u32_le(0x1c)?) | (u64::from(r.u16_le(0x74)?) << 32);
-        let empty = sectors == 0 || (acl != 0 && sectors <= sb.block_size / 512);
+        let empty = sectors == 0 || (acl != 0 && sectors <= sb.cluster_size / 512);
         let short = size < 60;
         let fast_symlink = kind == NodeKind::Symlink
             && flags & (flag::EXTENTS | flag::INLINE_DATA) == 0

@@ -2,7 +2,7 @@
 
 use super::features::{
     COMPAT_SPARSE_SUPER2, Features, INCOMPAT_64BIT, INCOMPAT_META_BG, INCOMPAT_RECOVER,
-    RO_COMPAT_METADATA_CSUM, RO_COMPAT_SPARSE_SUPER,
+    RO_COMPAT_BIGALLOC, RO_COMPAT_METADATA_CSUM, RO_COMPAT_SPARSE_SUPER,
 };
 use crate::bytes::{Record, label, read_vec, uuid};
 use crate::crc32::crc32c;
@@ -28,6 +28,8 @@ pub(crate) fn recognise(layer: &dyn ReadAt) -> Result<bool> {
 pub(super) struct SuperBlock {
     pub(super) features: Features,
     pub(super) block_size: u64,
+    /// Allocation unit: larger than a block with `bigalloc`.
+    pub(super) cluster_size: u64,
     pub(super) blocks: u64,
     pub(super) inodes: u32,
     pub(super) inodes_per_group: u32,
@@ -64,6 +66,12 @@ impl SuperBlock {
             return Err(r.corrupt(0x18, format!("log_block_size {log_block_size}, at most 6")));
         }
         let block_size = 1024u64.checked_shl(log_block_size).unwrap_or(1024);
+        let log_cluster_size = r.u32_le(0x1c)?;
+        let cluster_size = if features.ro_compat & RO_COMPAT_BIGALLOC != 0 {
+            1024u64.checked_shl(log_cluster_size).unwrap_or(block_size)
+        } else {
+            block_size
+        };
         let wide = features.incompat & INCOMPAT_64BIT != 0;
         let blocks_high = if wide { r.u32_le(0x150)? } else { 0 };
         let inode_size = if dynamic {
@@ -91,6 +99,7 @@ impl SuperBlock {
         Ok(Self {
             features,
             block_size,
+            cluster_size,
             blocks: u64::from(r.u32_le(4)?) | (u64::from(blocks_high) << 32),
             inodes: r.u32_le(0)?,
             inodes_per_group,
