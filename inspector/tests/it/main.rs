@@ -3,4 +3,6 @@
 
 mod corpus;
 mod guest_disk;
+mod host;
+mod qcow2;
 mod support;

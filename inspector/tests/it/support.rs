@@ -93,6 +93,7 @@ pub(crate) fn decompress(path: &Path) -> Option<File> {
         }
     }
     out.set_len(len).unwrap();
+    out.rewind().unwrap();
     Some(out)
 }
 
@@ -236,4 +237,23 @@ pub(crate) fn sha256_layer(layer: &dyn ReadAt) -> Result<String> {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The committed fixtures of a folder, unpacked into a temporary one.
+pub(crate) fn unpack_fixtures(folder: &str) -> tempfile::TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(folder);
+    let to = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.path().join(path.file_name().unwrap());
+        if path.extension().is_some_and(|e| e == "gz") {
+            let mut out = File::create(target.with_extension("")).unwrap();
+            std::io::copy(&mut decompress(&path).unwrap(), &mut out).unwrap();
+        } else {
+            std::fs::copy(&path, target).unwrap();
+        }
+    }
+    to
 }
