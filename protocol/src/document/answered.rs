@@ -42,6 +42,24 @@ impl Answered {
         payload.try_into().ok().map(u32::from_be_bytes)
     }
 
+    /// Adds an entry by its fingerprints, for callers that keep these and not the ids.
+    pub fn push_fingerprint(&mut self, id: u64, payload: u32) {
+        if self.len() >= Self::MAX {
+            self.0.drain(..ENTRY);
+        }
+        self.0.extend_from_slice(&id.to_be_bytes());
+        self.0.extend_from_slice(&payload.to_be_bytes());
+    }
+
+    /// The fingerprints of all ids with their payloads', oldest first.
+    pub fn fingerprints(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.0.chunks_exact(ENTRY).map(|entry| {
+            let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+            let (id, payload) = entry.split_at(ID);
+            (number(id), u32::try_from(number(payload)).unwrap_or(0))
+        })
+    }
+
     /// How many ids there are.
     pub fn len(&self) -> usize {
         self.0.len() / ENTRY
@@ -106,5 +124,48 @@ impl Wire for Answered {
     }
     fn shape() -> Shape {
         Shape::Bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(first: u8) -> PayloadHash {
+        PayloadHash::from_bytes([first; 32])
+    }
+
+    #[test]
+    fn an_id_is_found_with_its_payload() {
+        let mut answered = Answered::default();
+        answered.push("job-00001", &hash(1));
+        answered.push("job-00002", &hash(2));
+        assert_eq!(answered.payload_of("job-00001"), Some(hash(1).fingerprint()));
+        assert_eq!(answered.payload_of("job-00002"), Some(0x0202_0202));
+        assert_eq!(answered.payload_of("job-00003"), None);
+        answered.push("job-00001", &hash(3));
+        assert_eq!(answered.len(), 2);
+        assert_eq!(answered.payload_of("job-00001"), Some(hash(3).fingerprint()));
+    }
+
+    #[test]
+    fn the_newest_thousand_are_kept() {
+        let mut answered = Answered::default();
+        for number in 0..1500 {
+            answered.push(&format!("job-{number:05}"), &hash(7));
+        }
+        assert_eq!(answered.len(), Answered::MAX);
+        assert_eq!(answered.payload_of("job-00499"), None);
+        assert!((500..1500).all(|n| answered.payload_of(&format!("job-{n:05}")).is_some()));
+        answered.push("job-00500", &hash(8)); // moves, nothing falls out
+        assert_eq!(answered.len(), Answered::MAX);
+        assert!(answered.payload_of("job-00501").is_some());
+    }
+
+    #[test]
+    fn packed_bytes_are_whole_entries() {
+        assert!(Answered::from_packed(&[0; 13]).is_err());
+        let many = vec![0; (Answered::MAX + 5) * ENTRY];
+        assert_eq!(Answered::from_packed(&many).unwrap().len(), Answered::MAX);
     }
 }

@@ -1,0 +1,531 @@
+//! Reads and decodes the jobs of restored partitions, on a thread of its own.
+//!
+//! Decoding happens here, before the engine: a fault of the schema registry stops the partition at
+//! that record and tries again, and never becomes an invalid job.
+
+use super::member::Events;
+use super::{BrokerError, Topics};
+use crate::codec;
+use crate::engine::Event;
+use crate::engine::record::{Millis, RawRecord, Record};
+use crate::engine::transaction::Epoch;
+use guestkit_protocol::SchemaSource;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::statistics::Statistics;
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Records handed over at once: amortises the queue, keeps the engine's steps short.
+const BATCH: usize = 512;
+/// One wait for a record.
+const POLL: Duration = Duration::from_millis(20);
+/// Wait while the engine is full.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Records the engine may hold undecided over all partitions before nothing more is read.
+const UNDECIDED_MAX: usize = 24_000;
+/// The same in bytes: a worker's memory for records that wait.
+const HELD_BYTES_MAX: usize = 64 << 20;
+/// First and longest pause of a partition whose schema cannot be had now.
+const SCHEMA_RETRY_MS: (i64, i64) = (250, 5_000);
+/// How often librdkafka reports the ends of partitions.
+const STATISTICS_MS: &str = "1000";
+
+/// What the fetcher is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Read a partition from an offset on.
+    Consume {
+        /// The partition.
+        partition: u32,
+        /// The assignment.
+        epoch: Epoch,
+        /// First offset.
+        offset: i64,
+    },
+    /// Stop reading it for a while.
+    Pause(u32, Epoch),
+    /// Go on reading it.
+    Resume(u32, Epoch),
+    /// It is not ours any more.
+    Drop(u32, Epoch),
+}
+
+/// How full the engine is: written by its loop, read here.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Records read and not decided.
+    pub undecided: AtomicUsize,
+    /// Their bytes.
+    pub held_bytes: AtomicUsize,
+}
+
+impl Load {
+    fn is_full(&self) -> bool {
+        self.undecided.load(Ordering::Relaxed) >= UNDECIDED_MAX
+            || self.held_bytes.load(Ordering::Relaxed) >= HELD_BYTES_MAX
+    }
+}
+
+/// The ends of partitions, out of librdkafka's statistics.
+///
+/// rust-rdkafka's end-of-partition event carries no offset, and control records leave gaps at the
+/// end that only this offset shows. `eof_offset` is the last end that was signalled into the queue
+/// this thread drains; once the queue was empty *after* a report, everything before that end was
+/// delivered.
+#[derive(Debug, Default)]
+struct Ends {
+    reported: Mutex<BTreeMap<u32, i64>>,
+    reports: AtomicU64,
+}
+
+struct FetchContext {
+    topic: String,
+    ends: Arc<Ends>,
+}
+
+impl ClientContext for FetchContext {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else {
+            return;
+        };
+        let mut reported = self
+            .ends
+            .reported
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        reported.clear();
+        for (partition, state) in &topic.partitions {
+            if let Ok(partition) = u32::try_from(*partition)
+                && state.eof_offset >= 0
+            {
+                reported.insert(partition, state.eof_offset);
+            }
+        }
+        drop(reported);
+        self.ends.reports.fetch_add(1, Ordering::Release);
+    }
+
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log_librdkafka("fetcher", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "fetcher reports");
+    }
+}
+
+impl ConsumerContext for FetchContext {}
+
+/// The fetch thread.
+pub struct Fetcher {
+    orders: mpsc::Sender<Order>,
+    stop: Arc<AtomicBool>,
+    beats: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the fetch thread needs.
+pub struct FetcherParts {
+    /// Connection with the worker's `group.id`.
+    pub connection: ClientConfig,
+    /// Topics.
+    pub topics: Arc<Topics>,
+    /// Pool of this worker, if not the default one.
+    pub pool: Option<String>,
+    /// Where writer schemas come from.
+    pub schemas: Arc<dyn SchemaSource>,
+    /// Where records go.
+    pub events: Events,
+    /// How full the engine is.
+    pub load: Arc<Load>,
+    /// The clock.
+    pub now: fn() -> Millis,
+}
+
+impl Fetcher {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn start(parts: FetcherParts) -> Result<Self, BrokerError> {
+        let ends = Arc::new(Ends::default());
+        let context = FetchContext {
+            topic: parts.topics.jobs.clone(),
+            ends: ends.clone(),
+        };
+        let consumer: BaseConsumer<FetchContext> = parts
+            .connection
+            .clone()
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // An aborted forward must never be acted on.
+            .set("isolation.level", "read_committed")
+            // A silent reset would lose jobs or repeat them.
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true")
+            .set("statistics.interval.ms", STATISTICS_MS)
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "50")
+            .set("queued.min.messages", "20000")
+            .set("queued.max.messages.kbytes", "65536")
+            .create_with_context(context)
+            .map_err(|source| BrokerError::of("create the fetcher", source))?;
+        let (orders, incoming) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let beats = Arc::new(AtomicU64::new(0));
+        let mut fetching = Fetching {
+            consumer,
+            parts,
+            ends,
+            partitions: BTreeMap::new(),
+            full_batches: BTreeMap::new(),
+            seen_reports: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("kafka-fetch".to_owned())
+            .spawn({
+                let (stop, beats) = (stop.clone(), beats.clone());
+                move || {
+                    while !stop.load(Ordering::Acquire) {
+                        fetching.step(&incoming);
+                        beats.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+            .map_err(|error| {
+                BrokerError::of(
+                    "start the fetch thread",
+                    KafkaError::ClientCreation(error.to_string()),
+                )
+            })?;
+        Ok(Self {
+            orders,
+            stop,
+            beats,
+            thread: Some(thread),
+        })
+    }
+
+    /// Tells the fetcher what to do. Never waits.
+    pub fn order(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            tracing::error!("the fetch thread is gone");
+        }
+    }
+
+    /// Rounds of the thread so far, for the health check.
+    #[must_use]
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    /// Ends the thread.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the fetch thread panicked");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Reading {
+    epoch: Epoch,
+    /// Next offset expected.
+    position: i64,
+    /// Last end told to the engine.
+    told_end: i64,
+    /// Waiting for a schema: read again from `position` at this time.
+    retry: Option<(Millis, i64)>,
+}
+
+struct Fetching {
+    consumer: BaseConsumer<FetchContext>,
+    parts: FetcherParts,
+    ends: Arc<Ends>,
+    partitions: BTreeMap<u32, Reading>,
+    full_batches: BTreeMap<u32, Vec<Record>>,
+    seen_reports: u64,
+}
+
+impl Fetching {
+    fn step(&mut self, orders: &mpsc::Receiver<Order>) {
+        while let Ok(order) = orders.try_recv() {
+            self.obey(order);
+        }
+        self.retry_waiting();
+        if self.parts.load.is_full() {
+            std::thread::sleep(FULL_PAUSE);
+            return;
+        }
+        let reports = self.ends.reports.load(Ordering::Acquire);
+        let drained = self.gather();
+        self.hand_over();
+        // A report that came before the queue ran empty speaks of records that were delivered; one
+        // that came during the last poll may not.
+        let settled = self.ends.reports.load(Ordering::Acquire) == reports;
+        if drained && settled && reports != self.seen_reports {
+            self.seen_reports = reports;
+            self.tell_ends();
+        }
+    }
+
+    /// Polls up to a batch; answers whether the queue ran empty.
+    fn gather(&mut self) -> bool {
+        let mut wait = POLL;
+        for _ in 0..BATCH {
+            let step = match self.consumer.poll(wait) {
+                None => return true,
+                Some(Ok(message)) => take(&message, &self.parts, &self.partitions),
+                Some(Err(error)) => Step::Failed(error),
+            };
+            match step {
+                Step::Record(partition, record) => {
+                    if let Some(reading) = self.partitions.get_mut(&partition) {
+                        reading.position = record.offset + 1;
+                        reading.retry = None;
+                    }
+                    self.full_batches.entry(partition).or_default().push(record);
+                }
+                Step::Skip => {}
+                Step::Wait(partition, offset, reason) => {
+                    self.wait_for_schema(partition, offset, &reason);
+                }
+                Step::Failed(error) => self.failed(&error),
+            }
+            // After the first record, only what is there already: latency before batch size.
+            wait = Duration::ZERO;
+        }
+        false
+    }
+
+    fn hand_over(&mut self) {
+        for (partition, records) in std::mem::take(&mut self.full_batches) {
+            let Some(reading) = self.partitions.get(&partition) else {
+                continue;
+            };
+            let event = Event::Records {
+                partition,
+                epoch: reading.epoch,
+                records,
+            };
+            if self.parts.events.blocking_send(event).is_err() {
+                tracing::debug!("the engine is gone; records have no taker");
+            }
+        }
+    }
+
+    fn tell_ends(&mut self) {
+        let ends = self
+            .ends
+            .reported
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for (partition, end) in ends {
+            let Some(reading) = self.partitions.get_mut(&partition) else {
+                continue;
+            };
+            if reading.retry.is_some() || end < reading.position || end == reading.told_end {
+                continue;
+            }
+            reading.told_end = end;
+            let event = Event::EndOfPartition {
+                partition,
+                epoch: reading.epoch,
+                offset: end,
+            };
+            if self.parts.events.blocking_send(event).is_err() {
+                tracing::debug!("the engine is gone; an end has no taker");
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Consume {
+                partition,
+                epoch,
+                offset,
+            } => {
+                if self.partitions.contains_key(&partition) {
+                    self.unassign(partition);
+                }
+                self.partitions.insert(
+                    partition,
+                    Reading {
+                        epoch,
+                        position: offset,
+                        told_end: -1,
+                        retry: None,
+                    },
+                );
+                self.assign(partition, offset);
+            }
+            Order::Pause(partition, epoch) | Order::Resume(partition, epoch) => {
+                if self.partitions.get(&partition).map(|r| r.epoch) != Some(epoch) {
+                    return;
+                }
+                let list = self.list(partition, None);
+                let result = if matches!(order, Order::Pause(..)) {
+                    self.consumer.pause(&list)
+                } else {
+                    self.consumer.resume(&list)
+                };
+                if let Err(error) = result {
+                    tracing::error!(partition, %error, "cannot pause or resume");
+                }
+            }
+            Order::Drop(partition, epoch) => {
+                if self.partitions.get(&partition).map(|r| r.epoch) == Some(epoch) {
+                    self.partitions.remove(&partition);
+                    self.full_batches.remove(&partition);
+                    self.unassign(partition);
+                }
+            }
+        }
+    }
+
+    fn wait_for_schema(&mut self, partition: u32, offset: i64, reason: &str) {
+        let now = (self.parts.now)();
+        let Some(reading) = self.partitions.get_mut(&partition) else {
+            return;
+        };
+        let pause = match reading.retry {
+            Some((_, pause)) => (pause * 2).min(SCHEMA_RETRY_MS.1),
+            None => SCHEMA_RETRY_MS.0,
+        };
+        tracing::warn!(partition, offset, reason, "job waits for its schema");
+        reading.position = offset;
+        reading.retry = Some((now + pause, pause));
+        // What was fetched behind it is read again: the order of a partition is kept.
+        self.unassign(partition);
+    }
+
+    fn retry_waiting(&mut self) {
+        let now = (self.parts.now)();
+        let due: Vec<(u32, i64)> = self
+            .partitions
+            .iter_mut()
+            .filter_map(|(partition, reading)| match &mut reading.retry {
+                Some((at, _)) if *at <= now => {
+                    // Asked again only when this try fails: until then it is being read.
+                    *at = Millis::MAX;
+                    Some((*partition, reading.position))
+                }
+                _ => None,
+            })
+            .collect();
+        for (partition, offset) in due {
+            self.assign(partition, offset);
+        }
+    }
+
+    fn failed(&mut self, error: &KafkaError) {
+        match error {
+            KafkaError::PartitionEOF(_) => {}
+            _ if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
+                tracing::error!(%error, "an offset is no longer in the log: the partition stops; reset its offset on purpose");
+            }
+            _ => tracing::debug!(%error, "fetch"),
+        }
+    }
+
+    fn list(&self, partition: u32, offset: Option<i64>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        match offset {
+            None => {
+                list.add_partition(&self.parts.topics.jobs, partition);
+            }
+            Some(offset) => {
+                if let Err(error) = list.add_partition_offset(
+                    &self.parts.topics.jobs,
+                    partition,
+                    Offset::Offset(offset),
+                ) {
+                    tracing::error!(partition, offset, %error, "no offset to read from");
+                }
+            }
+        }
+        list
+    }
+
+    fn assign(&self, partition: u32, offset: i64) {
+        if let Err(error) = self
+            .consumer
+            .incremental_assign(&self.list(partition, Some(offset)))
+        {
+            tracing::error!(partition, offset, %error, "cannot read a partition");
+        }
+    }
+
+    fn unassign(&self, partition: u32) {
+        if let Err(error) = self
+            .consumer
+            .incremental_unassign(&self.list(partition, None))
+        {
+            tracing::debug!(partition, %error, "partition was not being read");
+        }
+    }
+}
+
+enum Step {
+    Record(u32, Record),
+    Skip,
+    Wait(u32, i64, String),
+    Failed(KafkaError),
+}
+
+fn take(
+    message: &BorrowedMessage<'_>,
+    parts: &FetcherParts,
+    partitions: &BTreeMap<u32, Reading>,
+) -> Step {
+    let Ok(partition) = u32::try_from(message.partition()) else {
+        return Step::Skip;
+    };
+    let offset = message.offset();
+    // What comes from before a re-assignment, or from behind a record that waits for its schema.
+    let current = partitions.get(&partition).is_some_and(|reading| {
+        offset >= reading.position && reading.retry.is_none_or(|(at, _)| at == Millis::MAX)
+    });
+    if !current {
+        return Step::Skip;
+    }
+    let raw = raw(message);
+    match codec::decode_record(&raw, parts.pool.as_deref(), &*parts.schemas) {
+        Ok(content) => Step::Record(
+            partition,
+            Record {
+                offset,
+                raw: Arc::new(raw),
+                content,
+            },
+        ),
+        Err(fault) => Step::Wait(partition, offset, fault.to_string()),
+    }
+}
+
+fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect()
+    });
+    RawRecord {
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+        timestamp: message.timestamp().to_millis().unwrap_or(0),
+    }
+}

@@ -1,0 +1,191 @@
+//! The plain idempotent producer beside the transactions: MARK and progress.
+
+use super::member::Events;
+use super::writer::MARK_RECORD_KEY;
+use super::{BrokerError, Topics};
+use crate::codec::{Codec, Encoded};
+use crate::engine::Event;
+use crate::engine::ledger::LedgerKind;
+use crate::engine::transaction::{Epoch, MarkWrite};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a delivery report is about.
+pub enum Delivery {
+    /// A MARK: the engine waits for it.
+    Mark {
+        /// Slot.
+        partition: u32,
+        /// Assignment.
+        epoch: Epoch,
+        /// Its number.
+        number: u64,
+    },
+    /// A progress event: nobody waits.
+    Progress,
+}
+
+struct PlainContext {
+    events: Events,
+    progress_lost: Arc<AtomicU64>,
+}
+
+impl ClientContext for PlainContext {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log_librdkafka("plain", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "plain producer reports");
+    }
+}
+
+impl ProducerContext for PlainContext {
+    type DeliveryOpaque = Box<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, about: Box<Delivery>) {
+        match *about {
+            Delivery::Mark {
+                partition,
+                epoch,
+                number,
+            } => {
+                let event = match result {
+                    Ok(_) => Event::MarkAcked {
+                        partition,
+                        epoch,
+                        number,
+                    },
+                    Err((error, _)) => {
+                        tracing::warn!(partition, %error, "mark not written; it is tried again");
+                        Event::MarkFailed {
+                            partition,
+                            epoch,
+                            number,
+                        }
+                    }
+                };
+                if self.events.blocking_send(event).is_err() {
+                    tracing::debug!("the engine is gone; a mark's answer has no taker");
+                }
+            }
+            Delivery::Progress => {
+                if result.is_err() {
+                    self.progress_lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Writes what needs no transaction.
+pub struct Plain {
+    producer: ThreadedProducer<PlainContext>,
+    topics: Arc<Topics>,
+    codec: Arc<Codec>,
+    events: Events,
+    progress_lost: Arc<AtomicU64>,
+}
+
+impl Plain {
+    /// Creates the producer.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(
+        connection: &ClientConfig,
+        topics: Arc<Topics>,
+        codec: Arc<Codec>,
+        events: Events,
+    ) -> Result<Self, BrokerError> {
+        let progress_lost = Arc::new(AtomicU64::new(0));
+        let context = PlainContext {
+            events: events.clone(),
+            progress_lost: progress_lost.clone(),
+        };
+        let producer = connection
+            .clone()
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // A job waits for its MARK: no linger.
+            .set("linger.ms", "0")
+            .set("message.timeout.ms", "10000")
+            .create_with_context(context)
+            .map_err(|source| BrokerError::of("create the plain producer", source))?;
+        Ok(Self {
+            producer,
+            topics,
+            codec,
+            events,
+            progress_lost,
+        })
+    }
+
+    /// Writes a MARK; its answer comes as an event. Never waits.
+    pub fn write_mark(&self, write: &MarkWrite) {
+        let about = Delivery::Mark {
+            partition: write.partition,
+            epoch: write.epoch,
+            number: write.number,
+        };
+        let value = self.codec.encode_mark(&write.mark);
+        let record = BaseRecord::with_opaque_to(&self.topics.ledger, Box::new(about))
+            .partition(i32::try_from(write.partition).unwrap_or(i32::MAX))
+            .key(MARK_RECORD_KEY)
+            .payload(&value)
+            .headers(Codec::ledger_headers(LedgerKind::Mark));
+        if let Err((error, _)) = self.producer.send(record) {
+            tracing::warn!(partition = write.partition, %error, "mark not sent; it is tried again");
+            let failed = Event::MarkFailed {
+                partition: write.partition,
+                epoch: write.epoch,
+                number: write.number,
+            };
+            // The engine's own thread stands here: it must not wait for itself.
+            if self.events.try_send(failed).is_err() {
+                tracing::error!(
+                    partition = write.partition,
+                    "the engine's queue is full; a mark's answer is lost"
+                );
+            }
+        }
+    }
+
+    /// Publishes a progress event; lost ones are counted, nobody waits.
+    pub fn write_progress(&self, partition: u32, job_id: &str, encoded: &Encoded) {
+        let mut headers = OwnedHeaders::new_with_capacity(encoded.headers.len());
+        for (key, value) in &encoded.headers {
+            headers = headers.insert(Header {
+                key,
+                value: value.as_deref(),
+            });
+        }
+        let record =
+            BaseRecord::with_opaque_to(&self.topics.progress, Box::new(Delivery::Progress))
+                .partition(i32::try_from(partition).unwrap_or(i32::MAX))
+                .key(job_id)
+                .payload(&encoded.value)
+                .headers(headers);
+        if self.producer.send(record).is_err() {
+            self.progress_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Progress events that could not be written.
+    #[must_use]
+    pub fn progress_lost(&self) -> u64 {
+        self.progress_lost.load(Ordering::Relaxed)
+    }
+
+    /// Waits for what is on its way, at most `limit`.
+    pub fn flush(&self, limit: Duration) {
+        if let Err(error) = self.producer.flush(limit) {
+            tracing::debug!(%error, "plain producer not flushed");
+        }
+    }
+}
