@@ -451,3 +451,104 @@ fn decimal(text: &str) -> Option<(bool, String, i128)> {
         .checked_add(dropped as i128)?;
     Some((negative, significant.to_owned(), power))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        String::from_utf8(canonical_json(text).unwrap()).unwrap()
+    }
+
+    /// RFC 8785, 3.2.2 and 3.2.3.
+    #[test]
+    fn the_examples_of_the_rfc() {
+        let sample = r#"{
+            "numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
+            "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/",
+            "literals": [null, true, false]
+        }"#;
+        let expected = concat!(
+            r#"{"literals":[null,true,false],"#,
+            r#""numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"#,
+            r#""string":"€$\u000f\nA'B\"\\\\\"/"}"#
+        );
+        assert_eq!(canonical(sample), expected);
+
+        let names =
+            r#"{"\u20ac":1,"\r":2,"\ufb33":3,"1":4,"\ud83d\ude00":5,"\u0080":6,"\u00f6":7}"#;
+        assert_eq!(
+            canonical(names),
+            "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"ö\":7,\"€\":1,\"😀\":5,\"\u{fb33}\":3}"
+        );
+    }
+
+    /// RFC 8785, appendix B: each of these is its own canonical form.
+    #[test]
+    fn the_numbers_of_the_rfc() {
+        for number in [
+            "0", "5e-324", "-5e-324", "1.7976931348623157e+308", "9007199254740992", "-9007199254740992",
+            "295147905179352830000", "9.999999999999997e+22", "1e+23", "1.0000000000000001e+23",
+            "999999999999999700000", "999999999999999900000", "1e+21", "9.999999999999997e-7", "0.000001",
+            "333333333.3333332", "333333333.33333325", "333333333.3333334", "333333333.33333343",
+            "-0.0000033333333333333333", "1424953923781206.2",
+        ] {
+            assert_eq!(canonical(number), number);
+        }
+        for (text, expected) in [
+            ("-0", "0"), ("-0.0", "0"), ("0e999999999999999999999", "0"), ("1.0", "1"), ("100", "100"),
+            ("1e2", "100"),
+            ("1000000000000000000000", "1e+21"), ("1.50", "1.5"),
+        ] {
+            assert_eq!(canonical(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_outside_the_double_keep_their_text() {
+        for number in ["9007199254740993", "123456789012345678e0", "1e400", "-1E+400", "1e-400", "12345678901234567890123", "1e99999999999999999999999999999999999999999"] {
+            assert_eq!(canonical(number), number);
+        }
+        assert_ne!(canonical("9007199254740993"), canonical("9007199254740992"));
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_with_its_place() {
+        for (text, position) in [
+            ("", 0), ("{", 1), ("[1,]", 3), ("{\"a\":1,}", 7), ("01", 1), ("1.", 2), ("-", 1), ("+1", 0), (".5", 0),
+            ("nul", 0), ("NaN", 0), ("\"\t\"", 1), ("\"\\x\"", 1), ("\"\\ud800\"", 7), ("\"\\udc00\"", 7),
+            ("\"\\u12g4\"", 1), ("\"abc", 4), ("1 2", 2), ("{a:1}", 1), ("'a'", 0), ("\"\\", 1), ("[1 2]", 3), ("\u{a0}1", 0),
+        ] {
+            let fault = canonical_json(text).unwrap_err();
+            assert_eq!(fault.position, position, "{text:?}: {fault}");
+            assert_eq!(check(text).unwrap_err(), fault, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_refused() {
+        for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"b":2,"\u0061":3}"#, r#"[{"x":{"k":[],"j":0,"k":{}}}]"#] {
+            let fault = check(text).unwrap_err();
+            assert!(fault.reason.contains("twice"), "{fault}");
+            assert!(canonical_json(text).is_err());
+        }
+        assert!(check(r#"{"a":{"a":{"a":1}},"b":{"a":1}}"#).is_ok());
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(check(&nested(DEPTH_MAX)).is_ok());
+        assert!(check(&nested(DEPTH_MAX + 1)).unwrap_err().reason.contains("deeper"));
+        assert!(check(&"[".repeat(1_000_000)).is_err());
+        assert!(check(&"{\"a\":".repeat(1_000_000)).is_err());
+    }
+
+    #[test]
+    fn order_and_space_do_not_matter_and_it_is_a_fixed_point() {
+        let one = r#" { "b" : [ 1 , { "z":1, "y" : "\u00e4" } ] , "a" : { } } "#;
+        let other = r#"{"a":{},"b":[1.0,{"y":"ä","z":1e0}]}"#;
+        assert_eq!(canonical(one), canonical(other));
+        assert_eq!(canonical(&canonical(one)), canonical(one));
+    }
+}

@@ -1,5 +1,6 @@
 //! Bytes to documents and back: three framings, told apart by the first bytes.
 
+use crate::canonical;
 use crate::document::Document;
 use crate::document::envelope::JobEnvelope;
 use crate::evolution;
@@ -281,9 +282,7 @@ pub(crate) fn framing(bytes: &[u8]) -> Result<Framed<'_>, String> {
 
 fn read<D: Document>(bytes: &[u8], schemas: &dyn SchemaSource) -> Result<D, Fault> {
     match framing(bytes).map_err(Fault::Final)? {
-        Framed::Json(text) => {
-            serde_json::from_slice(text).map_err(|error| Fault::Final(format!("json: {error}")))
-        }
+        Framed::Json(text) => read_json(text),
         Framed::Confluent { schema_id, datum } => {
             let schema = confluent_schema(schema_id, schemas)?;
             read_avro::<D>(&schema, datum, || format!("schema id {schema_id}"))
@@ -295,6 +294,18 @@ fn read<D: Document>(bytes: &[u8], schemas: &dyn SchemaSource) -> Result<D, Faul
             })
         }
     }
+}
+
+fn read_json<D: Document>(text: &[u8]) -> Result<D, Fault> {
+    let text = std::str::from_utf8(text).map_err(|error| {
+        Fault::Final(format!(
+            "the json text is not UTF-8 at byte {}",
+            error.valid_up_to()
+        ))
+    })?;
+    // First the rules that serde_json does not have: names that come twice, half a surrogate pair.
+    canonical::check(text)?;
+    serde_json::from_str(text).map_err(|error| Fault::Final(error.to_string()))
 }
 
 pub(crate) fn confluent_schema(
@@ -338,7 +349,7 @@ fn read_avro<D: Document>(
     let datum = match &schema.form {
         Form::Ours => datum,
         Form::Other(writer) => {
-            resolved = evolution::to_our_schema(writer, &D::document_shape(), datum)
+            resolved = evolution::to_our_schema(writer, &own_schema(D::NAME).shape, datum)
                 .map_err(|reason| Fault::Final(format!("{reason} ({})", origin())))?;
             &resolved
         }

@@ -4,7 +4,7 @@ use crate::codec::{Framed, confluent_schema, framing, single_object_schema};
 use crate::document::Document;
 use crate::document::envelope::{JobEnvelope, Metadata};
 use crate::evolution;
-use crate::schema::{Form, SchemaSource, WriterSchema};
+use crate::schema::{Form, SchemaSource, WriterSchema, own_schema};
 use crate::validate::{is_idempotency_key, is_job_id};
 use crate::wire::{Input, ReadResult, Wire};
 use serde_json::value::RawValue;
@@ -114,7 +114,7 @@ fn peek_avro(schema: &WriterSchema, datum: &[u8]) -> JobIdentity {
     let datum = match &schema.form {
         Form::Ours => datum,
         Form::Other(writer) => {
-            match evolution::to_our_schema(writer, &JobEnvelope::document_shape(), datum) {
+            match evolution::to_our_schema(writer, &own_schema(JobEnvelope::NAME).shape, datum) {
                 Ok(bytes) => {
                     resolved = bytes;
                     &resolved

@@ -14,6 +14,7 @@ use crate::document::progress::JobProgress;
 use crate::document::result::JobResult;
 use crate::document::worker::WorkerAdvertisement;
 use crate::schema_audit;
+use crate::shape::RecordShape;
 use apache_avro::Schema;
 use apache_avro::rabin::Rabin;
 use apache_avro::schema_compatibility::SchemaCompatibility;
@@ -147,6 +148,7 @@ pub(crate) struct OwnSchema {
     pub(crate) name: &'static str,
     pub(crate) full_name: String,
     pub(crate) schema: Schema,
+    pub(crate) shape: RecordShape,
     normal_form: String,
     pub(crate) fingerprint: [u8; 8],
 }
@@ -176,6 +178,7 @@ fn own<D: Document>() -> OwnSchema {
         full_name: format!("{NAMESPACE}.{}", D::NAME),
         fingerprint: fingerprint(&schema),
         schema,
+        shape: D::document_shape(),
         normal_form: audit.normal_form,
     }
 }

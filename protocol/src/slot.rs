@@ -37,3 +37,35 @@ pub fn murmur2(data: &[u8]) -> i32 {
     hash ^= hash >> 15;
     hash as i32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From Kafka's own UtilsTest.
+    #[test]
+    fn murmur2_is_kafkas() {
+        let known: [(&str, i32); 6] = [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ];
+        for (text, hash) in known {
+            assert_eq!(murmur2(text.as_bytes()), hash, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_slot_is_below_the_count() {
+        // toPositive(-973932308) = 1173551340, and so on with the Java client's formula.
+        assert_eq!(slot_of("21", 12), 1_173_551_340 % 12);
+        assert_eq!(slot_of("abc", 12), 479_470_107 % 12);
+        for count in 1..50 {
+            assert!((0..200).all(|key| slot_of(&format!("key-{key}"), count) < count));
+        }
+        assert_eq!(slot_of("abc", 0), 0);
+    }
+}

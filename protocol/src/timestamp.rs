@@ -226,3 +226,62 @@ impl Wire for Timestamp {
         Shape::Timestamp
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(text: &str) -> i64 {
+        Timestamp::parse(text).unwrap().as_millis()
+    }
+
+    #[test]
+    fn any_offset_and_precision_is_utc_milliseconds() {
+        assert_eq!(millis("1970-01-01T00:00:00Z"), 0);
+        assert_eq!(millis("2026-11-24T14:20:00Z"), 1_795_530_000_000);
+        assert_eq!(millis("2026-11-24T15:20:00+01:00"), 1_795_530_000_000);
+        assert_eq!(millis("2026-11-24t03:50:00.5-10:30"), 1_795_530_000_500);
+        assert_eq!(millis("2026-11-24 14:20:00.123456789123z"), 1_795_530_000_123);
+        assert_eq!(millis("2000-02-29T23:59:59.99Z"), 951_868_799_990);
+        assert_eq!(millis("2016-12-31T23:59:60Z"), millis("2017-01-01T00:00:00Z"));
+        assert_eq!(millis("0000-01-01T00:00:00Z"), Timestamp::MIN.as_millis());
+        assert_eq!(millis("9999-12-31T23:59:59.999Z"), Timestamp::MAX.as_millis());
+        assert_eq!(millis("1969-12-31T23:59:59.999Z"), -1);
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "", "2026", "2026-11-24", "2026-11-24T14:20:00", "2026-11-24T14:20Z", "2026-13-01T00:00:00Z",
+            "2026-02-29T00:00:00Z", "1900-02-29T00:00:00Z", "2026-11-31T00:00:00Z", "2026-11-00T00:00:00Z",
+            "2026-11-24T24:00:00Z", "2026-11-24T14:60:00Z", "2026-11-24T14:20:61Z", "2026-11-24T14:20:00.Z",
+            "2026-11-24T14:20:00+0100", "2026-11-24T14:20:00+24:00", "2026-11-24T14:20:00Zx",
+            "2026/11/24T14:20:00Z", "2026-11-24T14:20:00,5Z", "+026-11-24T14:20:00Z", "２026-11-24T14:20:00Z",
+            "0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59.999-00:01", "1795530000",
+        ] {
+            assert!(Timestamp::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_day_there_and_back() {
+        let mut day = Timestamp::MIN.as_millis();
+        let (mut last, mut count) = (String::new(), 0);
+        while day <= Timestamp::MAX.as_millis() {
+            let text = Timestamp::from_millis(day + 7).to_string();
+            assert!(text > last, "{last} before {text}");
+            assert_eq!(millis(&text), day + 7, "{text}");
+            last = text;
+            day += DAY_MS;
+            count += 1;
+        }
+        assert_eq!(count, 3_652_425, "25 times 146,097 days in 10,000 years");
+    }
+
+    #[test]
+    fn beyond_the_years_it_is_the_nearest() {
+        assert_eq!(Timestamp::from_millis(i64::MAX), Timestamp::MAX);
+        assert_eq!(Timestamp::from_millis(i64::MIN), Timestamp::MIN);
+        assert_eq!(Timestamp::MAX.plus_millis(1), Timestamp::MAX);
+    }
+}

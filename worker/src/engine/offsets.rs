@@ -129,15 +129,20 @@ impl Offsets {
             joined = true;
         }
         // What an earlier owner settled and this one has not read yet must not be forgotten.
-        ranges.extend(
-            self.settled_before
-                .iter()
-                .filter(|range| range.last >= self.position)
-                .map(|range| OffsetRange {
-                    first: range.first.max(self.position),
-                    last: range.last,
+        for known in &self.settled_before {
+            if known.last < self.position {
+                continue;
+            }
+            let first = known.first.max(self.position);
+            match ranges.last_mut() {
+                Some(range) if joined && range.last + 1 == first => range.last = known.last,
+                _ => ranges.push(OffsetRange {
+                    first,
+                    last: known.last,
                 }),
-        );
+            }
+            joined = true;
+        }
         ranges
     }
 
