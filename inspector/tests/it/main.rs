@@ -2,7 +2,10 @@
 #![allow(missing_docs)]
 
 mod corpus;
+mod ext;
 mod guest_disk;
 mod host;
+mod mutation;
+mod partitions;
 mod qcow2;
 mod support;
