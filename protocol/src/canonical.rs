@@ -117,7 +117,7 @@ impl<'a, const WRITE: bool> Pass<'a, WRITE> {
             Some(b'"') => {
                 let start = self.position;
                 let text = self.string()?;
-                self.put_string(start, &text);
+                self.put_string(start, &text, matches!(text, Cow::Owned(_)));
                 Ok(())
             }
             Some(b't') => self.word("true"),
@@ -182,7 +182,7 @@ impl<'a, const WRITE: bool> Pass<'a, WRITE> {
                 let name_at = self.position;
                 let name = self.string()?;
                 let start = self.out.len();
-                self.put_string(name_at, &name);
+                self.put_string(name_at, &name, matches!(name, Cow::Owned(_)));
                 self.space();
                 self.expect(b':')?;
                 self.put(b":");
@@ -329,11 +329,11 @@ impl<'a, const WRITE: bool> Pass<'a, WRITE> {
     }
 
     /// Writes the string that began at `start` in the form of RFC 8785, 3.2.2.2.
-    fn put_string(&mut self, start: usize, value: &Cow<'a, str>) {
+    fn put_string(&mut self, start: usize, value: &str, escaped: bool) {
         if !WRITE {
             return;
         }
-        if let Cow::Borrowed(_) = value {
+        if !escaped {
             // Without an escape it is canonical already.
             let source = &self.bytes[start..start + value.len() + 2];
             self.out.extend_from_slice(source);
@@ -487,18 +487,39 @@ mod tests {
     #[test]
     fn the_numbers_of_the_rfc() {
         for number in [
-            "0", "5e-324", "-5e-324", "1.7976931348623157e+308", "9007199254740992", "-9007199254740992",
-            "295147905179352830000", "9.999999999999997e+22", "1e+23", "1.0000000000000001e+23",
-            "999999999999999700000", "999999999999999900000", "1e+21", "9.999999999999997e-7", "0.000001",
-            "333333333.3333332", "333333333.33333325", "333333333.3333334", "333333333.33333343",
-            "-0.0000033333333333333333", "1424953923781206.2",
+            "0",
+            "5e-324",
+            "-5e-324",
+            "1.7976931348623157e+308",
+            "9007199254740992",
+            "-9007199254740992",
+            "295147905179352830000",
+            "9.999999999999997e+22",
+            "1e+23",
+            "1.0000000000000001e+23",
+            "999999999999999700000",
+            "999999999999999900000",
+            "1e+21",
+            "9.999999999999997e-7",
+            "0.000001",
+            "333333333.3333332",
+            "333333333.33333325",
+            "333333333.3333334",
+            "333333333.33333343",
+            "-0.0000033333333333333333",
+            "1424953923781206.2",
         ] {
             assert_eq!(canonical(number), number);
         }
         for (text, expected) in [
-            ("-0", "0"), ("-0.0", "0"), ("0e999999999999999999999", "0"), ("1.0", "1"), ("100", "100"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("0e999999999999999999999", "0"),
+            ("1.0", "1"),
+            ("100", "100"),
             ("1e2", "100"),
-            ("1000000000000000000000", "1e+21"), ("1.50", "1.5"),
+            ("1000000000000000000000", "1e+21"),
+            ("1.50", "1.5"),
         ] {
             assert_eq!(canonical(text), expected, "{text}");
         }
@@ -506,7 +527,15 @@ mod tests {
 
     #[test]
     fn numbers_outside_the_double_keep_their_text() {
-        for number in ["9007199254740993", "123456789012345678e0", "1e400", "-1E+400", "1e-400", "12345678901234567890123", "1e99999999999999999999999999999999999999999"] {
+        for number in [
+            "9007199254740993",
+            "123456789012345678e0",
+            "1e400",
+            "-1E+400",
+            "1e-400",
+            "12345678901234567890123",
+            "1e99999999999999999999999999999999999999999",
+        ] {
             assert_eq!(canonical(number), number);
         }
         assert_ne!(canonical("9007199254740993"), canonical("9007199254740992"));
@@ -515,9 +544,29 @@ mod tests {
     #[test]
     fn what_is_no_json_is_refused_with_its_place() {
         for (text, position) in [
-            ("", 0), ("{", 1), ("[1,]", 3), ("{\"a\":1,}", 7), ("01", 1), ("1.", 2), ("-", 1), ("+1", 0), (".5", 0),
-            ("nul", 0), ("NaN", 0), ("\"\t\"", 1), ("\"\\x\"", 1), ("\"\\ud800\"", 7), ("\"\\udc00\"", 7),
-            ("\"\\u12g4\"", 1), ("\"abc", 4), ("1 2", 2), ("{a:1}", 1), ("'a'", 0), ("\"\\", 1), ("[1 2]", 3), ("\u{a0}1", 0),
+            ("", 0),
+            ("{", 1),
+            ("[1,]", 3),
+            ("{\"a\":1,}", 7),
+            ("01", 1),
+            ("1.", 2),
+            ("-", 1),
+            ("+1", 0),
+            (".5", 0),
+            ("nul", 0),
+            ("NaN", 0),
+            ("\"\t\"", 1),
+            ("\"\\x\"", 1),
+            ("\"\\ud800\"", 7),
+            ("\"\\udc00\"", 7),
+            ("\"\\u12g4\"", 1),
+            ("\"abc", 4),
+            ("1 2", 2),
+            ("{a:1}", 1),
+            ("'a'", 0),
+            ("\"\\", 1),
+            ("[1 2]", 3),
+            ("\u{a0}1", 0),
         ] {
             let fault = canonical_json(text).unwrap_err();
             assert_eq!(fault.position, position, "{text:?}: {fault}");
@@ -527,7 +576,11 @@ mod tests {
 
     #[test]
     fn a_name_that_comes_twice_is_refused() {
-        for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"b":2,"\u0061":3}"#, r#"[{"x":{"k":[],"j":0,"k":{}}}]"#] {
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"b":2,"\u0061":3}"#,
+            r#"[{"x":{"k":[],"j":0,"k":{}}}]"#,
+        ] {
             let fault = check(text).unwrap_err();
             assert!(fault.reason.contains("twice"), "{fault}");
             assert!(canonical_json(text).is_err());
@@ -539,7 +592,12 @@ mod tests {
     fn depth_is_bounded() {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(check(&nested(DEPTH_MAX)).is_ok());
-        assert!(check(&nested(DEPTH_MAX + 1)).unwrap_err().reason.contains("deeper"));
+        assert!(
+            check(&nested(DEPTH_MAX + 1))
+                .unwrap_err()
+                .reason
+                .contains("deeper")
+        );
         assert!(check(&"[".repeat(1_000_000)).is_err());
         assert!(check(&"{\"a\":".repeat(1_000_000)).is_err());
     }

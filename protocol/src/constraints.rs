@@ -108,7 +108,10 @@ impl JobEnvelope {
     /// Whether the job belongs to a pool's topic: it names this pool, or none. A job that names another pool
     /// than that of the topic it was found on is invalid.
     pub fn is_for_pool(&self, pool: &str) -> bool {
-        self.routing.worker_pool.as_deref().is_none_or(|named| named == pool)
+        self.routing
+            .worker_pool
+            .as_deref()
+            .is_none_or(|named| named == pool)
     }
 
     /// Checks the job's constraints against a worker.

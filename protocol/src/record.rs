@@ -4,6 +4,7 @@
 //! place, in Avro in a map from name to JSON text.
 //!
 //! - `plain`: the record itself.
+//! - `empty`: the same, where all fields at their defaults make sense.
 //! - `nullable`: a record whose absence means its defaults; in Avro a null-first union.
 
 use crate::json_text::{Extensions, JsonText};
@@ -228,7 +229,12 @@ macro_rules! record {
         }
     };
 
-    (@nullable $name:ident { $( $field:ident : $ty:ty $(= $default:expr)?, )* }) => {
+    (@empty $name:ident { $( $field:ident : $ty:ty $(= $default:expr)?, )* }) => {
+        record!(@plain $name { $( $field: $ty $(= $default)?, )* });
+        record!(@default $name { $( $field: $ty $(= $default)?, )* });
+    };
+
+    (@default $name:ident { $( $field:ident : $ty:ty $(= $default:expr)?, )* }) => {
         impl Default for $name {
             fn default() -> Self {
                 Self {
@@ -237,6 +243,10 @@ macro_rules! record {
                 }
             }
         }
+    };
+
+    (@nullable $name:ident { $( $field:ident : $ty:ty $(= $default:expr)?, )* }) => {
+        record!(@default $name { $( $field: $ty $(= $default)?, )* });
 
         impl $crate::wire::Wire for $name {
             fn write(&self, out: &mut $crate::wire::Output) {

@@ -16,7 +16,6 @@ use crate::document::worker::WorkerAdvertisement;
 use crate::schema_audit;
 use crate::shape::RecordShape;
 use apache_avro::Schema;
-use apache_avro::rabin::Rabin;
 use apache_avro::schema_compatibility::SchemaCompatibility;
 use std::sync::{Arc, LazyLock};
 
@@ -159,13 +158,34 @@ pub(crate) struct Released {
     pub(crate) writer: WriterSchema,
 }
 
-/// CRC-64-AVRO of the parsing canonical form, little-endian as single-object encoding has it.
-fn fingerprint(schema: &Schema) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    for (to, from) in bytes.iter_mut().zip(schema.fingerprint::<Rabin>().bytes) {
-        *to = from;
+/// The schema's fingerprint as single-object encoding has it, and the one that apache-avro computes.
+///
+/// The specification's canonical form writes a type with nothing but a logical type as its bare name
+/// (`"long"`), as Java and fastavro do. apache-avro 0.22 and Python's avro leave `{"type":"long"}`: their
+/// records are read as well, but never written.
+fn fingerprints(schema: &Schema) -> [[u8; 8]; 2] {
+    let theirs = schema.canonical_form();
+    let mut canonical = theirs.clone();
+    for name in [
+        "boolean", "int", "long", "float", "double", "bytes", "string",
+    ] {
+        canonical = canonical.replace(&format!("{{\"type\":\"{name}\"}}"), &format!("\"{name}\""));
     }
-    bytes
+    [
+        crc_64_avro(canonical.as_bytes()),
+        crc_64_avro(theirs.as_bytes()),
+    ]
+}
+
+/// CRC-64-AVRO in little-endian order (Apache Avro 1.12, "Schema Fingerprints").
+fn crc_64_avro(bytes: &[u8]) -> [u8; 8] {
+    const EMPTY: u64 = 0xc15d_213a_a4d7_a795;
+    let crc = bytes.iter().fold(EMPTY, |crc, byte| {
+        (0..8).fold(crc ^ u64::from(*byte), |crc, _| {
+            (crc >> 1) ^ (EMPTY & (crc & 1).wrapping_neg())
+        })
+    });
+    crc.to_le_bytes()
 }
 
 fn own<D: Document>() -> OwnSchema {
@@ -176,7 +196,7 @@ fn own<D: Document>() -> OwnSchema {
     OwnSchema {
         name: D::NAME,
         full_name: format!("{NAMESPACE}.{}", D::NAME),
-        fingerprint: fingerprint(&schema),
+        fingerprint: fingerprints(&schema)[0],
         schema,
         shape: D::document_shape(),
         normal_form: audit.normal_form,
@@ -200,13 +220,15 @@ static RELEASED: LazyLock<Vec<Released>> = LazyLock::new(|| {
         let texts = std::iter::once(D::SCHEMA).chain(D::RELEASED.iter().map(|(_, text)| *text));
         for text in texts {
             let schema = Schema::parse_str(text).expect("an embedded schema is an avro schema");
-            let fingerprint = fingerprint(&schema);
-            if !into.iter().any(|known| known.fingerprint == fingerprint) {
-                let writer = WriterSchema::parse(text).expect("our schemas can read each other");
-                into.push(Released {
-                    fingerprint,
-                    writer,
-                });
+            for fingerprint in fingerprints(&schema) {
+                if !into.iter().any(|known| known.fingerprint == fingerprint) {
+                    let writer =
+                        WriterSchema::parse(text).expect("our schemas can read each other");
+                    into.push(Released {
+                        fingerprint,
+                        writer,
+                    });
+                }
             }
         }
     }

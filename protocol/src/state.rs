@@ -122,7 +122,10 @@ mod tests {
     #[test]
     fn terminal_is_terminal() {
         for from in JobState::ALL {
-            let next: Vec<_> = JobState::ALL.into_iter().filter(|to| from.to(*to).is_ok()).collect();
+            let next: Vec<_> = JobState::ALL
+                .into_iter()
+                .filter(|to| from.to(*to).is_ok())
+                .collect();
             assert_eq!(next.is_empty(), from.is_terminal(), "{from} to {next:?}");
             assert_eq!(from.is_terminal(), from.status().is_terminal());
             assert!(!next.contains(&from), "{from} to itself");
@@ -132,10 +135,20 @@ mod tests {
     #[test]
     fn the_way_of_a_job() {
         use JobState::*;
-        let way = [Queued, Assigned, Running, Queued, Assigned, Running, Completed];
-        let end = way.into_iter().try_fold(Pending, |state, next| state.to(next));
+        let way = [
+            Queued, Assigned, Running, Queued, Assigned, Running, Completed,
+        ];
+        let end = way
+            .into_iter()
+            .try_fold(Pending, |state, next| state.to(next));
         assert_eq!(end, Ok(Completed));
-        assert_eq!(Pending.to(Running), Err(IllegalTransition { from: Pending, to: Running }));
+        assert_eq!(
+            Pending.to(Running),
+            Err(IllegalTransition {
+                from: Pending,
+                to: Running
+            })
+        );
         assert_eq!(
             Completed.to(Failed).unwrap_err().to_string(),
             "a job that is completed can't become failed"

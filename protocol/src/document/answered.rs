@@ -78,7 +78,7 @@ impl Answered {
     }
 
     fn from_packed(packed: &[u8]) -> Result<Self, String> {
-        if packed.len() % ENTRY != 0 {
+        if !packed.len().is_multiple_of(ENTRY) {
             return Err(format!(
                 "{} bytes are no whole number of {ENTRY}-byte entries",
                 packed.len()
@@ -140,12 +140,18 @@ mod tests {
         let mut answered = Answered::default();
         answered.push("job-00001", &hash(1));
         answered.push("job-00002", &hash(2));
-        assert_eq!(answered.payload_of("job-00001"), Some(hash(1).fingerprint()));
+        assert_eq!(
+            answered.payload_of("job-00001"),
+            Some(hash(1).fingerprint())
+        );
         assert_eq!(answered.payload_of("job-00002"), Some(0x0202_0202));
         assert_eq!(answered.payload_of("job-00003"), None);
         answered.push("job-00001", &hash(3));
         assert_eq!(answered.len(), 2);
-        assert_eq!(answered.payload_of("job-00001"), Some(hash(3).fingerprint()));
+        assert_eq!(
+            answered.payload_of("job-00001"),
+            Some(hash(3).fingerprint())
+        );
     }
 
     #[test]

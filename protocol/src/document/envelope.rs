@@ -149,7 +149,7 @@ record! {
 
 record! {
     /// How a job was authorised.
-    plain pub struct Authorization {
+    empty pub struct Authorization {
         /// The method, for example oidc or mtls.
         method: Option<String>,
         /// Who was authorised.

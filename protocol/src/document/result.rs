@@ -79,7 +79,7 @@ record! {
 
 record! {
     /// When and how a job ran.
-    plain pub struct ExecutionSummary {
+    empty pub struct ExecutionSummary {
         /// When the last attempt began.
         started_at: Option<Timestamp>,
         /// How long the last attempt ran, in seconds.
@@ -93,7 +93,7 @@ record! {
 
 record! {
     /// Files that a job wrote.
-    plain pub struct Outputs {
+    empty pub struct Outputs {
         /// The one to look at first.
         primary: Option<Artifact>,
         /// All others.
@@ -119,7 +119,7 @@ record! {
 
 record! {
     /// What a job used.
-    plain pub struct Metrics {
+    empty pub struct Metrics {
         /// Bytes read from disks.
         disk_read_bytes: Option<u64>,
         /// Bytes written to disks.
@@ -235,40 +235,6 @@ impl Artifact {
             format: None,
             size_bytes: None,
             checksum: None,
-            extensions: Default::default(),
-        }
-    }
-}
-
-impl Default for ExecutionSummary {
-    fn default() -> Self {
-        Self {
-            started_at: None,
-            duration: None,
-            attempt: 1,
-            idempotency_key: None,
-            extensions: Default::default(),
-        }
-    }
-}
-
-impl Default for Outputs {
-    fn default() -> Self {
-        Self {
-            primary: None,
-            artifacts: Vec::new(),
-            extensions: Default::default(),
-        }
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            disk_read_bytes: None,
-            disk_write_bytes: None,
-            peak_memory: None,
-            cpu_seconds: None,
             extensions: Default::default(),
         }
     }
