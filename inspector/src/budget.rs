@@ -111,7 +111,7 @@ impl Budget {
         if steps >= self.limits.steps {
             return Err(over(format!("{} steps", self.limits.steps)));
         }
-        if steps % STEPS_PER_CLOCK == 0 {
+        if steps.is_multiple_of(STEPS_PER_CLOCK) {
             self.check()?;
         }
         Ok(())
@@ -155,5 +155,70 @@ impl ReadAt for Meter {
     fn read_exact_at(&self, position: u64, buf: &mut [u8]) -> Result<()> {
         self.budget.read(buf.len())?;
         self.inner.read_exact_at(position, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::Memory;
+
+    fn metered(limits: Limits) -> (Meter, Arc<Budget>, Arc<AtomicU64>, Arc<AtomicBool>) {
+        let now = Arc::new(AtomicU64::new(0));
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let clock = Arc::clone(&now);
+        let clock = move || Duration::from_millis(clock.load(Ordering::Relaxed));
+        let budget = Budget::new(limits, clock, Arc::clone(&cancelled));
+        let meter = Meter::new(Arc::new(Memory(vec![7; 1000])), Arc::clone(&budget));
+        (meter, budget, now, cancelled)
+    }
+
+    #[test]
+    fn bytes_and_reads_are_counted_and_limited() {
+        let (meter, budget, ..) = metered(Limits {
+            bytes: 100,
+            reads: 3,
+            ..Limits::default()
+        });
+        meter.read_exact_at(0, &mut [0; 60]).unwrap();
+        meter.read_exact_at(0, &mut [0; 40]).unwrap();
+        assert_eq!((budget.spent().bytes_read, budget.spent().reads), (100, 2));
+        let over = meter.read_exact_at(0, &mut [0; 1]).unwrap_err();
+        assert_eq!(over.to_string(), "over budget: 100 bytes");
+        let over = meter.read_exact_at(0, &mut [0; 1]).unwrap_err();
+        assert_eq!(over.to_string(), "over budget: 3 reads");
+    }
+
+    #[test]
+    fn lateness_and_cancelling_stop_the_next_read() {
+        let wall = Duration::from_millis(50);
+        let (meter, budget, now, cancelled) = metered(Limits {
+            wall,
+            ..Limits::default()
+        });
+        now.store(50, Ordering::Relaxed);
+        meter.read_exact_at(0, &mut [0; 1]).unwrap();
+        now.store(51, Ordering::Relaxed);
+        let late = meter.read_exact_at(0, &mut [0; 1]).unwrap_err();
+        assert_eq!(late.to_string(), "over budget: 50 ms");
+        now.store(0, Ordering::Relaxed);
+        cancelled.store(true, Ordering::Relaxed);
+        assert_eq!(
+            budget.check().unwrap_err().to_string(),
+            "over budget: cancelled"
+        );
+    }
+
+    #[test]
+    fn work_without_reads_is_limited_by_steps() {
+        let (_, budget, ..) = metered(Limits {
+            steps: 2,
+            ..Limits::default()
+        });
+        assert!(budget.step().is_ok() && budget.step().is_ok());
+        assert_eq!(
+            budget.step().unwrap_err().to_string(),
+            "over budget: 2 steps"
+        );
     }
 }

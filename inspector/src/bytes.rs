@@ -206,3 +206,39 @@ pub(crate) fn guid(bytes: &[u8; 16]) -> String {
         "{a:08X}-{b:04X}-{c:04X}-{d0:02X}{d1:02X}-{e0:02X}{e1:02X}{e2:02X}{e3:02X}{e4:02X}{e5:02X}"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_past_the_end_name_structure_and_position() {
+        let r = Record::new("thing", 100, &[1, 2, 3, 4]);
+        assert_eq!(r.u16_le(1), Ok(0x0302));
+        assert_eq!(r.u32_be(0), Ok(0x0102_0304));
+        let error = r.u32_le(1).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "thing at byte 101: 4 bytes wanted, the structure ends at 4"
+        );
+        assert!(r.slice(usize::MAX, 2).is_err());
+    }
+
+    #[test]
+    fn text_escapes_what_is_no_utf8() {
+        assert_eq!(text(b"a\xffb \0rest"), "a\\xffb");
+        assert_eq!(label(b"   \0"), None);
+        assert_eq!(text_utf16_le(&[0x41, 0, 0x3d, 0xd8, 0x42, 0]), "A\u{fffd}B");
+    }
+
+    #[test]
+    fn identifiers_in_both_orders() {
+        let bytes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+        assert_eq!(
+            uuid(&bytes).unwrap(),
+            "00010203-0405-0607-0809-0a0b0c0d0e0f"
+        );
+        assert_eq!(guid(&bytes), "03020100-0504-0706-0809-0A0B0C0D0E0F");
+        assert_eq!(uuid(&[0; 16]), None);
+    }
+}

@@ -39,7 +39,7 @@ struct Slot {
 impl BlockCache {
     /// A cache of at most `bytes` (at least one block).
     pub fn new(bytes: usize) -> Arc<Self> {
-        let slots_max = (bytes / narrow(BLOCK)).max(1);
+        let slots_max = narrow(wide(bytes) / BLOCK).max(1);
         Arc::new(Self {
             state: Mutex::new(State {
                 index: HashMap::new(),
@@ -171,5 +171,53 @@ impl ReadAt for Cached {
             rest = tail;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{Limits, Meter};
+    use crate::layer::Memory;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    fn cached(len: usize, cache_bytes: usize) -> (Vec<u8>, Cached, Arc<Budget>) {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + i / 251) as u8).collect();
+        let clock = || Duration::ZERO;
+        let budget = Budget::new(Limits::default(), clock, Arc::new(AtomicBool::new(false)));
+        let meter = Meter::new(Arc::new(Memory(bytes.clone())), Arc::clone(&budget));
+        let cached = BlockCache::new(cache_bytes).attach(Arc::new(meter), Arc::clone(&budget));
+        (bytes, cached, budget)
+    }
+
+    #[test]
+    fn any_range_reads_the_same_bytes_through_any_cache() {
+        for cache_bytes in [0, 40 << 10, 4 << 20] {
+            let (bytes, cached, _) = cached(300_001, cache_bytes);
+            for i in 0..500usize {
+                let at = i * 7919 % bytes.len();
+                let len = (i * i * 31 % 280_000).min(bytes.len() - at);
+                let mut found = vec![0; len];
+                cached.read_exact_at(at as u64, &mut found).unwrap();
+                assert!(found == bytes[at..at + len], "{len} bytes at {at}");
+            }
+            assert!(cached.read_exact_at(300_000, &mut [0; 2]).is_err());
+        }
+    }
+
+    #[test]
+    fn neighbours_are_read_at_once_and_only_once() {
+        let (_, cached, budget) = cached(1 << 20, 4 << 20);
+        let mut buf = vec![0; 100 << 10];
+        cached.read_exact_at(20 << 10, &mut buf).unwrap();
+        assert_eq!(
+            (budget.spent().reads, budget.spent().bytes_read),
+            (1, 112 << 10)
+        );
+        cached
+            .read_exact_at(30 << 10, &mut buf[..70 << 10])
+            .unwrap();
+        assert_eq!(budget.spent().reads, 1);
     }
 }

@@ -505,7 +505,10 @@ impl Qcow2 {
             return Ok(Arc::clone(&known.2));
         }
         let bytes = Arc::new(self.decompress(descriptor)?);
-        let max = narrow((DECODED_BYTES / self.header.cluster_size().max(1)).clamp(2, 64));
+        let fitting = DECODED_BYTES
+            .checked_shr(self.header.cluster_bits)
+            .unwrap_or(0);
+        let max = narrow(fitting.clamp(2, 64));
         if decoded.clusters.len() >= max
             && let Some(oldest) = (0..decoded.clusters.len())
                 .min_by_key(|i| decoded.clusters.get(*i).map_or(0, |c| c.1))

@@ -49,21 +49,27 @@ impl Probed {
 /// # Errors
 /// Only budgets and failing reads; damage is part of the answer.
 pub fn probe(layer: &Layer) -> Result<Option<Probed>> {
-    if let Some(volume) = tolerant(volume::recognise(layer.as_ref()))?.flatten() {
-        let mut probed = Probed::unread(FileSystemFacts {
-            fs_type: volume.volume_type.clone(),
-            uuid: volume.uuid.clone(),
-            label: volume.label.clone(),
-            ..FileSystemFacts::default()
-        });
-        probed.volume = Some(volume);
-        return Ok(Some(probed));
+    if let Some(found) = tolerant(volume::recognise(layer.as_ref()))?.flatten() {
+        return Ok(Some(volume(found)));
     }
     if tolerant(ext::recognise(layer.as_ref()))? == Some(true) {
         return ext(layer).map(Some);
     }
-    let other = tolerant(filesystem::recognise(layer.as_ref()))?.flatten();
-    Ok(other.map(Probed::unread))
+    if let Some(other) = tolerant(filesystem::recognise(layer.as_ref()))?.flatten() {
+        return Ok(Some(Probed::unread(other)));
+    }
+    Ok(tolerant(volume::zfs(layer.as_ref()))?.flatten().map(volume))
+}
+
+fn volume(found: VolumeFacts) -> Probed {
+    let mut probed = Probed::unread(FileSystemFacts {
+        fs_type: found.volume_type.clone(),
+        uuid: found.uuid.clone(),
+        label: found.label.clone(),
+        ..FileSystemFacts::default()
+    });
+    probed.volume = Some(found);
+    probed
 }
 
 /// Whether a layer carries the boot sector of a FAT, exFAT or NTFS file system, which ends like an

@@ -38,7 +38,7 @@ impl VolumeFacts {
 type Recogniser = fn(&dyn ReadAt) -> Result<Option<VolumeFacts>>;
 
 pub(super) fn recognise(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
-    const ALL: &[Recogniser] = &[md, luks, lvm, bitlocker, dynamic_disk, bcache, zfs];
+    const ALL: &[Recogniser] = &[md, luks, lvm, bitlocker, dynamic_disk, bcache];
     for recogniser in ALL {
         if let Some(found) = recogniser(layer)? {
             return Ok(Some(found));
@@ -210,8 +210,9 @@ fn bcache(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
     }))
 }
 
-/// The uberblock array of the first label: 128 slots of 1 KiB from 128 KiB on.
-fn zfs(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
+/// The uberblock array of the first label: 128 slots of 1 KiB from 128 KiB on. Asked last, because
+/// it reads all of them.
+pub(super) fn zfs(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
     const MAGIC: u64 = 0x00ba_b10c;
     let mut hits = 0u8;
     let area = read_upto(layer, 128 << 10, 128 << 10)?;

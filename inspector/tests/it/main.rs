@@ -1,5 +1,5 @@
 //! The storage half against real images: corpus, guests, qcow2 fixtures, leaks, mutations.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod corpus;
 mod ext;

@@ -34,8 +34,11 @@ const TAG_ESCAPED: u32 = 1;
 const TAG_SAME_UUID: u32 = 2;
 const TAG_LAST: u32 = 8;
 
-/// Blocks of a journal: mke2fs makes 1 GiB at most; this is 40 GiB with blocks of 4 KiB.
-const LOG_BLOCKS_MAX: u64 = 10_240_000;
+/// Blocks of a journal: mke2fs makes 1 GiB at most unless told otherwise; this is that with blocks
+/// of 1 KiB. A longer one is not replayed.
+const LOG_BLOCKS_MAX: u64 = 1 << 20;
+/// Revoked blocks, for the same reason as [`REPLACED_MAX`].
+const REVOKED_MAX: usize = 1_000_000;
 /// Blocks that the overlay may replace: bounds its memory to some 64 MiB.
 const REPLACED_MAX: usize = 1_000_000;
 
@@ -102,12 +105,10 @@ struct Found {
 impl Log {
     fn open(device: &Layer, sb: &SuperBlock) -> Result<Self> {
         let inode = Inode::read(device.as_ref(), sb, sb.journal_inode)?;
-        let blocks = inode
-            .metadata
-            .size
-            .checked_div(sb.block_size)
-            .unwrap_or(0)
-            .min(LOG_BLOCKS_MAX);
+        let blocks = inode.metadata.size.checked_div(sb.block_size).unwrap_or(0);
+        if blocks > LOG_BLOCKS_MAX {
+            return Err(too_long());
+        }
         let mut runs = Vec::new();
         let mut block = 0u64;
         while block < blocks {
@@ -204,9 +205,7 @@ impl Log {
             let escaped = tag.escaped;
             replaced.insert(tag.block, Replacement { position, escaped });
             if replaced.len() > REPLACED_MAX {
-                return Err(DiskError::Unsupported {
-                    feature: format!("a journal of more than {REPLACED_MAX} blocks"),
-                });
+                return Err(too_long());
             }
         }
         Ok(replaced)
@@ -244,6 +243,10 @@ impl Log {
                 REVOKE if self.tail_holds(&raw) => {
                     for block in self.revoked(&r)? {
                         pending.revoked.insert(block, sequence);
+                    }
+                    let held = pending.revoked.len().max(found.revoked.len());
+                    if held > REVOKED_MAX {
+                        return Err(too_long());
                     }
                 }
                 COMMIT if self.commit_holds(&raw) => {
@@ -349,6 +352,12 @@ impl Log {
         };
         let crc = crc32c(self.checksum_seed, head);
         crc32c(crc32c(crc, &[0; 4]), tail) == stored
+    }
+}
+
+fn too_long() -> DiskError {
+    DiskError::Unsupported {
+        feature: "a journal of more than a million blocks".into(),
     }
 }
 

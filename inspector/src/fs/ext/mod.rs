@@ -256,28 +256,43 @@ impl Ext {
     /// that are there.
     fn lookup_linear(&self, inode: &Inode, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>> {
         let mut names = HashMap::new();
+        let mut found = None;
+        let mut whole = true;
         let outcome = self.read_dir(dir, &mut |entry| {
-            names.entry(entry.name).or_insert(entry.node);
+            if entry.name == name {
+                found = found.or(Some(entry.node));
+            }
+            if names.len() < ENTRIES_KEPT {
+                names.entry(entry.name).or_insert(entry.node);
+            } else {
+                // Too large to keep: then only this name matters.
+                whole = false;
+                if found.is_some() {
+                    return ControlFlow::Break(());
+                }
+            }
             ControlFlow::Continue(())
         });
-        let found = names.get(name).copied();
         match outcome {
             Ok(()) => {
-                self.with_caches(|c| {
-                    if names.len() > ENTRIES_KEPT {
-                        return;
-                    }
-                    c.entries = c.entries.saturating_add(names.len());
-                    if c.entries > ENTRIES_KEPT {
-                        c.directories.clear();
-                        c.entries = names.len();
-                    }
-                    c.directories.insert(inode.number, Arc::new(names));
-                });
+                if whole {
+                    self.keep(inode.number, names);
+                }
                 Ok(found)
             }
             Err(e) => found.map_or(Err(e), |node| Ok(Some(node))),
         }
+    }
+
+    fn keep(&self, directory: u32, names: HashMap<Vec<u8>, NodeId>) {
+        self.with_caches(|c| {
+            c.entries = c.entries.saturating_add(names.len());
+            if c.entries > ENTRIES_KEPT {
+                c.directories.clear();
+                c.entries = names.len();
+            }
+            c.directories.insert(directory, Arc::new(names));
+        });
     }
 }
 
