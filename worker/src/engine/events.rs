@@ -219,7 +219,7 @@ pub enum Action {
 }
 
 /// State of a partition, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SlotStatus {
     /// The partition.
     pub partition: u32,

@@ -5,7 +5,7 @@
 //! records DONE, SLOT and MARK, and the procedures *commit* and *restore*.
 
 pub mod index;
-mod keys;
+pub mod keys;
 pub mod ledger;
 pub mod offsets;
 pub mod outcome;
@@ -60,7 +60,7 @@ pub struct Config {
 pub const WINDOW_MAX: usize = 10_000;
 
 /// What happened, for metrics. Each only rises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counters {
     /// Records taken in.
     pub records: u64,
