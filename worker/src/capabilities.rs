@@ -77,12 +77,14 @@ pub fn admission(settings: &Settings) -> Admission {
                 ),
             ));
         }
-        job.envelope.check_constraints(&capabilities).map_err(|unmet| {
-            let reasons: Vec<String> = unmet.iter().map(ToString::to_string).collect();
-            Failure::lasting(
-                error_code::CONSTRAINT_UNSATISFIED,
-                format!("constraints: {}", reasons.join("; ")),
-            )
-        })
+        job.envelope
+            .check_constraints(&capabilities)
+            .map_err(|unmet| {
+                let reasons: Vec<String> = unmet.iter().map(ToString::to_string).collect();
+                Failure::lasting(
+                    error_code::CONSTRAINT_UNSATISFIED,
+                    format!("constraints: {}", reasons.join("; ")),
+                )
+            })
     })
 }

@@ -485,35 +485,41 @@ pub fn decode_mark(value: &[u8]) -> Result<Mark, String> {
 /// # Errors
 /// When it is none.
 pub fn decode_done(value: &[u8]) -> Result<Done, String> {
-    match decode_ledger(value)? {
-        LedgerEntry::Done(entry) => {
-            let own = Fingerprint::of(&entry.job_id, entry.payload_hash.as_bytes());
-            Ok(Done {
-                payload_hash: *entry.payload_hash.as_bytes(),
-                status: match entry.status {
-                    JobStatus::Completed => FinalStatus::Completed,
-                    JobStatus::Cancelled => FinalStatus::Cancelled,
-                    JobStatus::Timeout => FinalStatus::Timeout,
-                    _ => FinalStatus::Failed,
-                },
-                attempt: entry.attempt,
-                run: entry.run,
-                result: ResultPointer {
-                    topic: entry.result.topic.into(),
-                    partition: u32::try_from(entry.result.partition).unwrap_or(0),
-                    job_id: entry.result.job_id.into(),
-                },
-                answered: entry
-                    .answered
-                    .fingerprints()
-                    .map(|(job_id, payload)| Fingerprint { job_id, payload })
-                    .filter(|known| known.job_id != own.job_id)
-                    .collect(),
-                job_id: entry.job_id.into(),
-            })
-        }
-        other => Err(format!("expected a done entry, found {}", other.kind())),
-    }
+    own_done(decode_ledger(value)?)
+}
+
+/// DONE from a ledger entry.
+///
+/// # Errors
+/// When it is another kind.
+pub fn own_done(entry: LedgerEntry) -> Result<Done, String> {
+    let LedgerEntry::Done(entry) = entry else {
+        return Err(format!("expected a done entry, found {}", entry.kind()));
+    };
+    let own = Fingerprint::of(&entry.job_id, entry.payload_hash.as_bytes());
+    Ok(Done {
+        payload_hash: *entry.payload_hash.as_bytes(),
+        status: match entry.status {
+            JobStatus::Completed => FinalStatus::Completed,
+            JobStatus::Cancelled => FinalStatus::Cancelled,
+            JobStatus::Timeout => FinalStatus::Timeout,
+            _ => FinalStatus::Failed,
+        },
+        attempt: entry.attempt,
+        run: entry.run,
+        result: ResultPointer {
+            topic: entry.result.topic.into(),
+            partition: u32::try_from(entry.result.partition).unwrap_or(0),
+            job_id: entry.result.job_id.into(),
+        },
+        answered: entry
+            .answered
+            .fingerprints()
+            .map(|(job_id, payload)| Fingerprint { job_id, payload })
+            .filter(|known| known.job_id != own.job_id)
+            .collect(),
+        job_id: entry.job_id.into(),
+    })
 }
 
 fn own_ranges(ranges: &[protocol::OffsetRange]) -> Vec<OffsetRange> {

@@ -32,7 +32,12 @@ pub struct Options {
     #[arg(long, env = "GUESTKIT_CONCURRENCY", value_name = "N")]
     pub concurrency: Option<usize>,
     /// Directory beneath which disk images may be opened; repeat for more. Without one, none may
-    #[arg(long = "disk-root", env = "GUESTKIT_DISK_ROOT", value_name = "DIR", value_delimiter = ',')]
+    #[arg(
+        long = "disk-root",
+        env = "GUESTKIT_DISK_ROOT",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
     #[serde(rename = "disk-root")]
     pub disk_roots: Vec<PathBuf>,
     /// Where results over 512 KiB go; without it they fail with RESULT_TOO_LARGE
@@ -135,8 +140,7 @@ impl Options {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
     /// These options, with what they leave open taken from `file`.
@@ -172,7 +176,12 @@ impl Options {
     /// # Errors
     /// Names the option and says what to do.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let json_results = one_of("result-format", self.result_format.as_deref(), "auto", "json")?;
+        let json_results = one_of(
+            "result-format",
+            self.result_format.as_deref(),
+            "auto",
+            "json",
+        )?;
         let json_logs = one_of("log-format", self.log_format.as_deref(), "text", "json")?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let concurrency = self.concurrency.unwrap_or(cores * JOBS_PER_CORE);
@@ -205,10 +214,16 @@ impl Options {
         }
         Ok(Config {
             transport: transport(&self)?,
-            topic_prefix: self.topic_prefix.unwrap_or_else(|| "vm-operations".to_owned()),
-            group_id: self.group_id.unwrap_or_else(|| "guestkit-workers".to_owned()),
+            topic_prefix: self
+                .topic_prefix
+                .unwrap_or_else(|| "vm-operations".to_owned()),
+            group_id: self
+                .group_id
+                .unwrap_or_else(|| "guestkit-workers".to_owned()),
             worker_id: self.worker_id,
-            pool: self.pool.filter(|pool| pool != guestkit_protocol::DEFAULT_POOL),
+            pool: self
+                .pool
+                .filter(|pool| pool != guestkit_protocol::DEFAULT_POOL),
             concurrency,
             disk_roots: self.disk_roots,
             artifact_dir: self.artifact_dir,
@@ -279,9 +294,7 @@ fn check_name(name: &str, value: &str) -> Result<(), ConfigError> {
 /// Reads `500ms`, `30s`, `5m` or `2h`.
 fn duration(text: &str) -> Result<Duration, ConfigError> {
     let wrong = || ConfigError(format!("{text:?} is no time: give 500ms, 30s, 5m or 2h"));
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .ok_or_else(wrong)?;
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let ms = match unit {

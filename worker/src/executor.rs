@@ -213,8 +213,7 @@ fn outcome(result: Result<Output, HandlerError>, started_at: i64) -> Outcome {
         },
         Err(HandlerError::Cancelled) => {
             let failure = Failure::lasting(error_code::CANCELLED, "told to stop");
-            let mut outcome =
-                Outcome::unsuccessful(FinalStatus::Cancelled, failure, finished_at);
+            let mut outcome = Outcome::unsuccessful(FinalStatus::Cancelled, failure, finished_at);
             outcome.started_at = started_at;
             outcome
         }

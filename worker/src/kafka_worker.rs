@@ -124,7 +124,10 @@ impl Reports for Sink {
         event.observability = job.envelope.observability.clone();
         event.worker_id = Some(self.worker_id.to_string());
         let slot = guestkit_protocol::slot_of(&job.key, self.slots);
-        match self.codec.encode_progress(&event, job.traceparent.as_deref()) {
+        match self
+            .codec
+            .encode_progress(&event, job.traceparent.as_deref())
+        {
             Ok(encoded) => self.plain.write_progress(slot, &job.job_id, &encoded),
             Err(error) => tracing::debug!(job_id = %job.job_id, %error, "progress not encoded"),
         }
@@ -238,7 +241,13 @@ impl KafkaWorker {
         };
         let restores = Arc::new(Restores::default());
         for n in 0..RESTORERS {
-            restore_thread(n, reader()?, restores.clone(), ownership.clone(), events.clone())?;
+            restore_thread(
+                n,
+                reader()?,
+                restores.clone(),
+                ownership.clone(),
+                events.clone(),
+            )?;
         }
         let lookups = lookup_thread(reader()?, ownership.clone(), events.clone())?;
         let fetcher = Fetcher::start(FetcherParts {
@@ -337,7 +346,9 @@ impl KafkaWorker {
                     offset,
                 });
             }
-            Action::Pause { partition, epoch } => self.fetcher.order(Order::Pause(partition, epoch)),
+            Action::Pause { partition, epoch } => {
+                self.fetcher.order(Order::Pause(partition, epoch))
+            }
             Action::Resume { partition, epoch } => {
                 self.fetcher.order(Order::Resume(partition, epoch));
             }
@@ -534,7 +545,9 @@ fn writer_thread(
                 let unknown = matches!(outcome, TxOutcome::Unknown { .. });
                 match &outcome {
                     TxOutcome::Committed { .. } => {}
-                    TxOutcome::Aborted(reason) => tracing::info!(id, ?reason, "transaction aborted"),
+                    TxOutcome::Aborted(reason) => {
+                        tracing::info!(id, ?reason, "transaction aborted")
+                    }
                     TxOutcome::Unknown { reason } => {
                         tracing::warn!(id, reason, "transaction outcome unknown; reading back");
                     }

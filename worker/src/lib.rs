@@ -17,3 +17,4 @@ pub mod results;
 pub mod signals;
 pub mod status;
 pub mod throttle;
+pub mod transport;

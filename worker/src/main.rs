@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use guestkit_worker::config::{Config, Options, Transport};
 use guestkit_worker::handlers::Settings;
+use guestkit_worker::transport::files;
 use guestkit_worker::{capabilities, kafka_start};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -117,9 +118,14 @@ fn run(config: Config) -> ExitCode {
     let config = Arc::new(config);
     let result = match &config.transport {
         Transport::Kafka { .. } => runtime.block_on(kafka_start::run(&config)),
-        Transport::Files { .. } => Err(kafka_start::StartError::Other(anyhow::anyhow!(
-            "the file transport is not built yet"
-        ))),
+        Transport::Files {
+            jobs_dir,
+            results_dir,
+        } => {
+            let stop = runtime.block_on(async { guestkit_worker::signals::listen() });
+            files::run(&config, jobs_dir, results_dir, &stop)
+                .map_err(|error| kafka_start::StartError::Other(error.into()))
+        }
     };
     // Threads that wait for a cluster that is gone must not hold the process up.
     runtime.shutdown_background();

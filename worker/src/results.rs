@@ -31,7 +31,12 @@ impl Artifacts {
     }
 
     /// Makes an output fit a record: large data becomes a file with a pointer.
-    pub(crate) fn fit(&self, job: &Job, run: u32, mut output: Output) -> Result<Output, HandlerError> {
+    pub(crate) fn fit(
+        &self,
+        job: &Job,
+        run: u32,
+        mut output: Output,
+    ) -> Result<Output, HandlerError> {
         let Some(data) = output.data.take_if(|data| data.len() > INLINE_MAX) else {
             return Ok(output);
         };

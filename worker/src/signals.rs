@@ -11,9 +11,10 @@ const LEFT_AT_ONCE: i32 = 130;
 pub fn listen() -> watch::Receiver<bool> {
     let (tell, told) = watch::channel(false);
     tokio::spawn(async move {
-        let (Ok(mut term), Ok(mut int)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut term), Ok(mut int)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             tracing::error!("signals cannot be listened to: stop this worker with SIGKILL");
             std::future::pending::<()>().await;
             return;

@@ -1,7 +1,7 @@
 //! What health checks and people may know of a running worker.
 
-use crate::engine::{Counters, Engine, SlotStatus};
 use crate::engine::record::Millis;
+use crate::engine::{Counters, Engine, SlotStatus};
 use serde::Serialize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -111,7 +111,11 @@ fn sleep(request: &Request, context: &Context) -> Result<(), HandlerError> {
         nap(part, context)?;
         if request.progress_steps > 0 {
             let percent = step as f64 * 100.0 / steps as f64;
-            context.progress("echo", Some(percent), Some(format!("step {step} of {steps}")));
+            context.progress(
+                "echo",
+                Some(percent),
+                Some(format!("step {step} of {steps}")),
+            );
         }
     }
     Ok(())
@@ -149,7 +153,10 @@ fn crash(kind: &str, context: &Context) -> Result<(), HandlerError> {
             }
         }
         "overflow" => {
-            #[expect(unconditional_recursion, reason = "a stack overflow is what was asked for")]
+            #[expect(
+                unconditional_recursion,
+                reason = "a stack overflow is what was asked for"
+            )]
             fn deeper(n: u64) -> u64 {
                 std::hint::black_box(deeper(std::hint::black_box(n) + 1)) + 1
             }

@@ -128,7 +128,10 @@ pub type Registry = BTreeMap<&'static str, Arc<dyn Handler>>;
 pub fn registry() -> Registry {
     let handlers: [(&'static str, Arc<dyn Handler>); 4] = [
         ("guestkit.inspect", Arc::new(inspect::Inspect)),
-        ("system.capability-probe", Arc::new(capability_probe::CapabilityProbe)),
+        (
+            "system.capability-probe",
+            Arc::new(capability_probe::CapabilityProbe),
+        ),
         ("system.echo", Arc::new(echo::Echo)),
         ("system.health-check", Arc::new(health_check::HealthCheck)),
     ];
@@ -136,7 +139,9 @@ pub fn registry() -> Registry {
 }
 
 /// Reads the payload of a job as a handler's own type; unknown fields are kept out of its way.
-pub(crate) fn payload<T: serde::de::DeserializeOwned>(job: &JobEnvelope) -> Result<T, HandlerError> {
+pub(crate) fn payload<T: serde::de::DeserializeOwned>(
+    job: &JobEnvelope,
+) -> Result<T, HandlerError> {
     job.payload.data.read().map_err(|error| {
         Failure::lasting(
             "INVALID_JOB",

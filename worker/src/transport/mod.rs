@@ -1,0 +1,5 @@
+//! Transports beside Kafka. One so far: two directories.
+
+pub mod files;
+mod log;
+mod spool;
