@@ -13,11 +13,11 @@ use crate::engine::index::{HashSeed, KeyHash};
 use crate::engine::ledger::{LedgerKind, MARK_KEY, Restoration, SLOT_KEY};
 use crate::engine::transaction::{Epoch, PartitionCommit, Resolution};
 use guestkit_protocol::headers;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,14 +49,30 @@ pub enum RestoreError {
     Cancelled,
 }
 
+struct ReaderContext;
+
+impl ClientContext for ReaderContext {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log_librdkafka("ledger reader", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "ledger reader reports");
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
+
+type LedgerConsumer = BaseConsumer<ReaderContext>;
+
 /// Reads the ledgers of one pool. Each thread has one of its own.
 pub struct LedgerReader {
     connection: ClientConfig,
     topics: Arc<Topics>,
     seed: HashSeed,
     own_transactional_id: Arc<str>,
-    committed: BaseConsumer,
-    uncommitted: BaseConsumer,
+    committed: LedgerConsumer,
+    uncommitted: LedgerConsumer,
     /// Writers fenced so far: each is fenced once.
     fenced: Mutex<BTreeSet<String>>,
 }
@@ -84,7 +100,7 @@ impl LedgerReader {
                 .set("fetch.error.backoff.ms", "20")
                 .set("queued.max.messages.kbytes", "32768")
                 .set("queued.min.messages", "100000")
-                .create::<BaseConsumer>()
+                .create_with_context::<_, LedgerConsumer>(ReaderContext)
                 .map_err(|source| BrokerError::of("create a ledger reader", source))
         };
         Ok(Self {
@@ -531,7 +547,7 @@ fn number(partition: u32) -> i32 {
 }
 
 fn watermarks(
-    consumer: &BaseConsumer,
+    consumer: &LedgerConsumer,
     topic: &str,
     partition: u32,
 ) -> Result<(i64, i64), BrokerError> {
@@ -543,7 +559,7 @@ fn watermarks(
 }
 
 fn assign(
-    consumer: &BaseConsumer,
+    consumer: &LedgerConsumer,
     topic: &str,
     partition: u32,
     from: i64,
@@ -556,7 +572,7 @@ fn assign(
 
 /// Reads a partition from an offset (or its start, if that is later) to its end as it is now.
 fn read_all(
-    consumer: &BaseConsumer,
+    consumer: &LedgerConsumer,
     topic: &str,
     partition: u32,
     from: i64,
@@ -577,7 +593,7 @@ fn read_all(
 }
 
 fn read_assigned(
-    consumer: &BaseConsumer,
+    consumer: &LedgerConsumer,
     partition: u32,
     is_ours: &dyn Fn() -> bool,
     take: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), String>,

@@ -69,6 +69,11 @@ impl BrokerError {
 
 /// librdkafka's log lines in our log: its errors are warnings here, since it goes on by itself.
 pub(crate) fn log_librdkafka(client: &str, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if facility == "CONFWARN" {
+        // One connection serves producers and consumers: each ignores the other's properties.
+        tracing::trace!(target: "librdkafka", client, facility, "{message}");
+        return;
+    }
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
