@@ -1,1 +1,48 @@
-fn main() {}
+//! `./dev VERB`: everything that is done to this workspace.
+
+mod dependencies;
+mod interrupt;
+mod steps;
+mod verbs;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Everything that is done to this workspace.
+#[derive(Parser)]
+#[command(name = "./dev", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs every check of the project, with a real Apache Kafka and schema registry
+    Test(verbs::test::Options),
+    /// Shows the product at work, with a Kafka endpoint in the process: no Java
+    Demo(verbs::demo::Options),
+    /// A real Apache Kafka and schema registry on this machine, to work with
+    Kafka(verbs::kafka::Options),
+    /// The checks that run nothing: format, clippy, documentation, dependencies
+    Lint,
+    /// Simulates the worker under faults, one run a seed
+    Sim(verbs::sim::Options),
+    /// Measures
+    Bench(verbs::bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Test(options) => verbs::test::run(&options),
+        Verb::Demo(options) => verbs::demo::run(&options),
+        Verb::Kafka(options) => verbs::kafka::run(&options),
+        Verb::Lint => verbs::lint::run(),
+        Verb::Sim(options) => verbs::sim::run(&options),
+        Verb::Bench(options) => verbs::bench::run(&options),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("./dev: {error:#}");
+        ExitCode::FAILURE
+    })
+}

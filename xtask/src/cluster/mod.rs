@@ -24,7 +24,7 @@ pub use http_fault::HttpFault;
 pub use java::{Heap, Jvm};
 pub use kafka::{KafkaBuilder, KafkaNode, three_nodes};
 pub use ports::free_port;
-pub use provision::{KAFKA_VERSION, Provisioned, REGISTRY_VERSION, provision};
+pub use provision::{KAFKA_VERSION, Provisioned, REGISTRY_VERSION, check_prerequisites, provision};
 pub use proxy::{Armed, Fault, Frame, TcpProxy};
 pub use registry::{Registry, RegistryBuilder};
 pub use shared::{bootstrap_servers, registry_url};

@@ -34,12 +34,21 @@ pub struct Provisioned {
     pub registry_jar: PathBuf,
 }
 
+/// Java is there, and Maven if something has to be fetched.
+pub fn check_prerequisites() -> Result<(), Error> {
+    java::check()?;
+    let (kafka, registry) = places();
+    if kafka.is_dir() && registry.is_dir() {
+        return Ok(());
+    }
+    java::check_maven()
+}
+
 /// Makes sure that Kafka and the registry are on this machine. Quick when they are.
 pub fn provision() -> Result<Provisioned, Error> {
-    java::check()?;
+    check_prerequisites()?;
     let dev = workspace::dev_dir();
-    let kafka = dev.join("kafka").join(KAFKA_VERSION);
-    let registry = dev.join("apicurio").join(REGISTRY_VERSION);
+    let (kafka, registry) = places();
     if !kafka.is_dir() || !registry.is_dir() {
         fs::create_dir_all(&dev).context(|| format!("create {}", dev.display()))?;
         let lock = dev.join("provision.lock");
@@ -56,6 +65,12 @@ pub fn provision() -> Result<Provisioned, Error> {
             "apicurio-registry-app-{REGISTRY_VERSION}-runner.jar"
         )),
     })
+}
+
+fn places() -> (PathBuf, PathBuf) {
+    let dev = workspace::dev_dir();
+    let kafka = dev.join("kafka").join(KAFKA_VERSION);
+    (kafka, dev.join("apicurio").join(REGISTRY_VERSION))
 }
 
 /// Fills a directory that appears whole or not at all.
@@ -143,7 +158,6 @@ fn fetch_registry(place: &Path) -> Result<(), Error> {
 /// Copies the runtime dependencies of a pom to `output`. The pom lies in `place`, which is new at
 /// every try: Maven remembers beside a pom what it copied, and would copy nothing again.
 fn maven(what: &str, pom: &str, place: &Path, output: &Path) -> Result<(), Error> {
-    java::check_maven()?;
     let pom_file = place.join("pom.xml");
     fs::write(&pom_file, pom).context(|| format!("write {}", pom_file.display()))?;
     let log_file = workspace::dev_dir().join("provision.log");

@@ -1,0 +1,38 @@
+//! Measurements; each is an example of the crate that it measures.
+
+use crate::steps::{become_command, cargo};
+use anyhow::Result;
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    what: Bench,
+    /// Passed on; `--help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Bench {
+    /// Workers on a real Kafka, beside a bare loop that does the same work
+    Fleet,
+    /// Reading disk images
+    Inspect,
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let (package, example) = match options.what {
+        Bench::Fleet => ("guestkit-worker", "bench_fleet"),
+        Bench::Inspect => ("guestkit-inspector", "bench_inspect"),
+    };
+    let mut command = cargo(&[
+        "run",
+        "--release",
+        "-p",
+        package,
+        "--example",
+        example,
+        "--",
+    ]);
+    become_command(command.args(&options.arguments))
+}

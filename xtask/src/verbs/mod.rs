@@ -1,0 +1,8 @@
+//! One file a verb.
+
+pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod kafka;
+pub(crate) mod lint;
+pub(crate) mod sim;
+pub(crate) mod test;

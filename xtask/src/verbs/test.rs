@@ -1,0 +1,94 @@
+//! Every check of the project. `.ci/run` calls exactly this.
+
+use super::{demo, lint};
+use crate::interrupt;
+use crate::steps::{Steps, cargo, run as run_command};
+use anyhow::{Context, Result};
+use std::process::ExitCode;
+use std::thread;
+use xtask::cluster::{KafkaNode, Registry, check_prerequisites, provision};
+
+const BOOTSTRAP: &str = "GUESTKIT_TEST_BOOTSTRAP_SERVERS";
+const REGISTRY: &str = "GUESTKIT_TEST_REGISTRY_URL";
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How often the demo has to succeed
+    #[arg(long, default_value_t = 20)]
+    demo_runs: u32,
+    /// Passed to `cargo test` after `--workspace`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// What the tests find in their environment. The processes end when this is dropped.
+struct Services {
+    environment: Vec<(&'static str, String)>,
+    _kafka: Option<KafkaNode>,
+    _registry: Option<Registry>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    interrupt::install()?;
+    // Tests start brokers of their own to kill, whatever broker the user named.
+    check_prerequisites()?;
+    // The download runs beside the first builds.
+    let download = thread::spawn(provision);
+    let mut steps = Steps::default();
+
+    lint::check(&mut steps);
+    let built = steps.run("build of the tests", || {
+        run_command(&mut cargo(&["test", "--workspace", "--no-run"]))
+    });
+    let services = steps.run("Kafka and schema registry", || {
+        download
+            .join()
+            .map_err(|_| anyhow::anyhow!("the download panicked"))??;
+        Services::start()
+    });
+    if let (Some(()), Some(services)) = (built, services) {
+        steps.run("tests", || {
+            let mut test = cargo(&["test", "--workspace", "--no-fail-fast"]);
+            test.args(&options.arguments);
+            run_command(test.envs(services.environment.iter().map(|(k, v)| (k, v))))
+        });
+    }
+    if options.demo_runs > 0 {
+        steps.run("demo", || demo::run_many(options.demo_runs));
+    }
+    Ok(steps.finish())
+}
+
+impl Services {
+    /// The user's own where he named them, else ours.
+    fn start() -> Result<Self> {
+        let set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
+        let mut services = Self {
+            environment: Vec::new(),
+            _kafka: None,
+            _registry: None,
+        };
+        if set(BOOTSTRAP) {
+            println!("the broker of {BOOTSTRAP}");
+        } else {
+            let kafka = KafkaNode::builder().heap_mb(768).start();
+            let kafka = kafka.context("Kafka")?;
+            println!("Kafka on {}", kafka.bootstrap());
+            services
+                .environment
+                .push((BOOTSTRAP, kafka.bootstrap().to_owned()));
+            services._kafka = Some(kafka);
+        }
+        if set(REGISTRY) {
+            println!("the schema registry of {REGISTRY}");
+        } else {
+            let registry = Registry::start().context("schema registry")?;
+            println!("schema registry on {}", registry.url());
+            services
+                .environment
+                .push((REGISTRY, registry.url().to_owned()));
+            services._registry = Some(registry);
+        }
+        Ok(services)
+    }
+}
