@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// Everything that is done to this workspace.
 #[derive(Parser)]
-#[command(name = "./dev", version, max_term_width = 100)]
+#[command(name = "./dev", bin_name = "./dev", max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

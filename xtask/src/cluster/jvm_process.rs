@@ -17,12 +17,13 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) struct JvmProcess {
-    pub(crate) what: String,
+    what: String,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: Vec<(&'static str, String)>,
     pub(crate) log: PathBuf,
-    /// It outlives us.
-    pub(crate) detached: bool,
+    port: u16,
+    /// It outlives us, and the file `pid` beside its log has process id and port.
+    detached: bool,
     running: Mutex<Option<Running>>,
 }
 
@@ -33,12 +34,13 @@ struct Running {
 }
 
 impl JvmProcess {
-    pub(crate) fn new(what: String, log: PathBuf, detached: bool) -> Self {
+    pub(crate) fn new(name: &str, port: u16, log: PathBuf, detached: bool) -> Self {
         Self {
-            what,
+            what: format!("{name} on port {port}"),
             arguments: Vec::new(),
             environment: Vec::new(),
             log,
+            port,
             detached,
             running: Mutex::new(None),
         }
@@ -77,6 +79,11 @@ impl JvmProcess {
             // Ctrl-C in the terminal is ours to pass on.
             .process_group(0);
         let child = process::spawn(command).context(|| format!("start {}", self.what))?;
+        if self.detached {
+            let file = self.log.with_file_name("pid");
+            fs::write(&file, format!("{} {}\n", child.id(), self.port))
+                .context(|| format!("write {}", file.display()))?;
+        }
         *running = Some(Running { child, log_start });
         Ok(())
     }

@@ -122,7 +122,7 @@ impl KafkaBuilder {
         self
     }
 
-    /// The broker outlives this process; its log and pid are the caller's business.
+    /// The broker outlives this process; the file `pid` beside its log has process id and port.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.detached = true;
@@ -167,8 +167,8 @@ impl KafkaBuilder {
             .context(|| format!("write {}", properties.display()))?;
         self.format(&parts, &properties, &data)?;
 
-        let what = format!("Kafka on port {port}");
-        let mut process = JvmProcess::new(what, home.join("kafka.log"), self.detached);
+        let log = home.join("kafka.log");
+        let mut process = JvmProcess::new("Kafka", port, log, self.detached);
         let mut class_path = parts.kafka_libs.into_os_string();
         class_path.push("/*");
         let log4j = format!("-Dlog4j2.configurationFile={}", parts.log4j.display());

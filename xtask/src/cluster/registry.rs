@@ -43,7 +43,7 @@ impl RegistryBuilder {
         self
     }
 
-    /// The registry outlives this process.
+    /// The registry outlives this process; the file `pid` beside its log has process id and port.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.detached = true;
@@ -65,8 +65,8 @@ impl RegistryBuilder {
         };
         fs::create_dir_all(&home).context(|| format!("create {}", home.display()))?;
         let port = self.port.unwrap_or_else(free_port);
-        let what = format!("schema registry on port {port}");
-        let mut process = JvmProcess::new(what, home.join("registry.log"), self.detached);
+        let log = home.join("registry.log");
+        let mut process = JvmProcess::new("schema registry", port, log, self.detached);
         process.arguments = Jvm::Small
             .flags(self.heap_mb)
             .iter()

@@ -1,8 +1,9 @@
 //! Measurements; each is an example of the crate that it measures.
 
 use crate::steps::{become_command, cargo};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::process::ExitCode;
+use xtask::workspace::root;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -25,14 +26,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Bench::Fleet => ("guestkit-worker", "bench_fleet"),
         Bench::Inspect => ("guestkit-inspector", "bench_inspect"),
     };
-    let mut command = cargo(&[
-        "run",
-        "--release",
-        "-p",
-        package,
-        "--example",
-        example,
-        "--",
-    ]);
-    become_command(command.args(&options.arguments))
+    let mut command = cargo(&["run", "--release", "-p", package, "--example", example]);
+    // Paths among the arguments are the user's: relative to where he is.
+    let here = std::env::current_dir().context("current directory")?;
+    command
+        .arg("--manifest-path")
+        .arg(root().join("Cargo.toml"));
+    command.arg("--").args(&options.arguments).current_dir(here);
+    become_command(&mut command)
 }

@@ -114,7 +114,7 @@ And at the end:
     );
 }
 
-/// A detached process and its file `pid`: process id and port.
+/// A detached process; it wrote the file `pid`: process id and port.
 struct Service {
     name: &'static str,
     home: PathBuf,
@@ -147,9 +147,6 @@ impl Service {
             );
         }
         let pid = start()?.context("it ended at once")?;
-        let file = self.pid_file();
-        fs::write(&file, format!("{pid} {port}\n"))
-            .with_context(|| format!("write {}", file.display()))?;
         println!("{}: started, pid {pid}", self.name);
         Ok(())
     }
