@@ -51,9 +51,16 @@ const CONTACT_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// See [`StartError`].
 pub async fn run(config: &Config) -> Result<(), StartError> {
+    // First of all: an orchestrator may change its mind while we still connect.
+    let stop = crate::signals::listen().map_err(anyhow::Error::from)?;
     let setup = prepare(config)?;
+    tracing::info!(
+        worker_id = %setup.settings.worker_id,
+        slots = setup.topics.slots,
+        group = setup.connection.get("group.id"),
+        "worker starts"
+    );
     let status = setup.status.clone();
-    let stop = crate::signals::listen();
     if let Some(address) = config.http_listen {
         let status = status.clone();
         tokio::spawn(async move {

@@ -122,9 +122,10 @@ fn run(config: Config) -> ExitCode {
             jobs_dir,
             results_dir,
         } => {
-            let stop = runtime.block_on(async { guestkit_worker::signals::listen() });
-            files::run(&config, jobs_dir, results_dir, &stop)
-                .map_err(|error| kafka_start::StartError::Other(error.into()))
+            let told = runtime.block_on(async { guestkit_worker::signals::listen() });
+            told.map_err(anyhow::Error::from)
+                .and_then(|stop| Ok(files::run(&config, jobs_dir, results_dir, &stop)?))
+                .map_err(kafka_start::StartError::Other)
         }
     };
     // Threads that wait for a cluster that is gone must not hold the process up.

@@ -7,18 +7,14 @@ use tokio::sync::watch;
 const LEFT_AT_ONCE: i32 = 130;
 
 /// Turns true with the first signal.
-#[must_use]
-pub fn listen() -> watch::Receiver<bool> {
+///
+/// # Errors
+/// When the system does not let us listen.
+pub fn listen() -> std::io::Result<watch::Receiver<bool>> {
     let (tell, told) = watch::channel(false);
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
-        let (Ok(mut term), Ok(mut int)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            tracing::error!("signals cannot be listened to: stop this worker with SIGKILL");
-            std::future::pending::<()>().await;
-            return;
-        };
         for n in 1.. {
             tokio::select! {
                 _ = term.recv() => {}
@@ -34,5 +30,5 @@ pub fn listen() -> watch::Receiver<bool> {
             }
         }
     });
-    told
+    Ok(told)
 }

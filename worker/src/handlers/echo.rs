@@ -71,7 +71,7 @@ impl Handler for Echo {
             |data| data.get().to_owned(),
         );
         if request.result_bytes > data.len() {
-            let padding = "x".repeat(request.result_bytes - data.len());
+            let padding = padding(request.result_bytes - data.len());
             data = to_json(&serde_json::json!({ "padding": padding }))?;
         }
         Ok(Output {
@@ -79,6 +79,18 @@ impl Handler for Echo {
             ..Output::default()
         })
     }
+}
+
+/// Text that does not compress: limits on results are limits on compressed batches.
+fn padding(length: usize) -> String {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let letters = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'a' + (state >> 32) as u8 % 26)
+    });
+    letters.take(length).collect()
 }
 
 fn check(request: &Request) -> Result<(), HandlerError> {

@@ -1,0 +1,457 @@
+//! A fleet under test: its topics, its worker processes, what clients publish and see.
+
+use guestkit_protocol::{JobResult, NoRegistry, decode};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// The clock of these tests.
+#[expect(clippy::disallowed_methods, reason = "tests wait for real processes")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A worker process. Dropping it kills it.
+pub(crate) struct Worker {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Worker {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn terminate(&mut self) -> i32 {
+        // Before it listens to signals, one would simply end it.
+        wait_until("the worker starts", Duration::from_secs(30), || {
+            self.log().contains("worker starts")
+        });
+        xtask::cluster::process::sigterm(self.pid()).unwrap();
+        let ended = xtask::cluster::process::wait_at_most(&mut self.child, Duration::from_secs(45))
+            .unwrap()
+            .expect("the worker drains and leaves");
+        ended.code().unwrap_or(-1)
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.kill();
+        }
+    }
+}
+
+/// A result as a read_committed client sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenResult {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) result: JobResult,
+}
+
+impl SeenResult {
+    pub(crate) fn error_code(&self) -> Option<&str> {
+        self.result.error.as_ref().map(|error| error.code.as_str())
+    }
+
+    pub(crate) fn error_message(&self) -> &str {
+        self.result
+            .error
+            .as_ref()
+            .map_or("", |error| error.message.as_str())
+    }
+
+    /// Whether a handler ran for it (or refused it), as opposed to pointing to another result.
+    pub(crate) fn is_executed(&self) -> bool {
+        self.result.duplicate_of.is_none() && self.error_code() != Some("IDEMPOTENCY_CONFLICT")
+    }
+
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.result
+            .execution_summary
+            .as_ref()
+            .and_then(|summary| summary.idempotency_key.as_deref())
+    }
+}
+
+/// A record as a client sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: BTreeMap<String, Vec<u8>>,
+}
+
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> String {
+        String::from_utf8_lossy(self.headers.get(name).map_or(&[], Vec::as_slice)).into_owned()
+    }
+}
+
+/// Topics and workers of one test.
+pub(crate) struct Fleet {
+    pub(crate) bootstrap: String,
+    pub(crate) prefix: String,
+    pub(crate) partitions: i32,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) producer: BaseProducer,
+}
+
+impl Fleet {
+    /// Topics of its own on the shared Kafka.
+    pub(crate) fn new(name: &str, partitions: i32) -> Self {
+        let bootstrap = xtask::cluster::bootstrap_servers().unwrap().to_owned();
+        Self::at(&bootstrap, name, partitions)
+    }
+
+    /// Topics of its own on a given Kafka.
+    pub(crate) fn at(bootstrap: &str, name: &str, partitions: i32) -> Self {
+        Self::with_topics(bootstrap, name, partitions, |_| Vec::new())
+    }
+
+    /// The same, with further settings of topics by their last name.
+    pub(crate) fn with_topics(
+        bootstrap: &str,
+        name: &str,
+        partitions: i32,
+        settings: impl Fn(&str) -> Vec<(&'static str, &'static str)>,
+    ) -> Self {
+        let prefix = format!(
+            "{name}-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+        let topics = ["jobs", "ledger", "results", "progress", "dead-letters"].map(|topic| {
+            let mut settings = settings(topic);
+            let policy = if topic == "ledger" {
+                "compact,delete"
+            } else {
+                "delete"
+            };
+            settings.push(("cleanup.policy", policy));
+            (format!("{prefix}.{topic}"), settings)
+        });
+        let new: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(topic, settings)| {
+                let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+                for (key, value) in settings {
+                    new = new.set(key, value);
+                }
+                new
+            })
+            .collect();
+        let created = tokio::runtime::Runtime::new()
+            .unwrap()
+            .block_on(admin.create_topics(&new, &AdminOptions::new()))
+            .unwrap();
+        for topic in created {
+            topic.unwrap();
+        }
+        Self {
+            bootstrap: bootstrap.to_owned(),
+            prefix,
+            partitions,
+            dir: tempfile::tempdir().unwrap(),
+            producer: client(bootstrap)
+                .set("enable.idempotence", "true")
+                .set("linger.ms", "2")
+                .create()
+                .unwrap(),
+        }
+    }
+
+    pub(crate) fn topic(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    /// Starts a worker; short session, so that a dead one is noticed soon.
+    pub(crate) fn worker(&self, arguments: &[&str]) -> Worker {
+        self.worker_at(&self.bootstrap, arguments)
+    }
+
+    /// Starts a worker that reaches Kafka through another address.
+    pub(crate) fn worker_at(&self, bootstrap: &str, arguments: &[&str]) -> Worker {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let config = self.dir.path().join(format!("worker-{number}.toml"));
+        std::fs::write(
+            &config,
+            "[kafka]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n",
+        )
+        .unwrap();
+        let log = self.dir.path().join(format!("worker-{number}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_guestkit-worker"))
+            .args(["run", "--bootstrap-servers", bootstrap])
+            .args(["--topic-prefix", &self.prefix, "--group-id", &self.group()])
+            .args(["--worker-id", &format!("worker-{number}")])
+            .arg("--config")
+            .arg(config)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Worker { child, log }
+    }
+
+    pub(crate) fn group(&self) -> String {
+        format!("{}-workers", self.prefix)
+    }
+
+    /// Publishes a record as any client might: on a partition of its choice, or librdkafka's.
+    pub(crate) fn publish(&self, partition: Option<i32>, key: Option<&str>, value: &[u8]) {
+        self.publish_with(partition, key.map(str::as_bytes), value, &[]);
+    }
+
+    pub(crate) fn publish_with(
+        &self,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        value: &[u8],
+        headers: &[(&str, &[u8])],
+    ) {
+        let topic = self.topic("jobs");
+        let mut owned = OwnedHeaders::new();
+        for (name, value) in headers {
+            owned = owned.insert(Header {
+                key: name,
+                value: Some(*value),
+            });
+        }
+        let mut record = BaseRecord::<[u8], [u8]>::to(&topic)
+            .payload(value)
+            .headers(owned);
+        record.partition = partition;
+        record.key = key;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return,
+                Err((_, back)) => {
+                    record = back;
+                    self.producer.poll(Duration::from_millis(10));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn flush(&self) {
+        self.producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// Reads a topic read_committed until `enough` says so, the time is up, or both ends are quiet.
+    pub(crate) fn read(
+        &self,
+        topic: &str,
+        limit: Duration,
+        mut enough: impl FnMut(&[Seen]) -> bool,
+    ) -> Vec<Seen> {
+        let topic = self.topic(topic);
+        let consumer: BaseConsumer = client(&self.bootstrap)
+            .set("group.id", "reader")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        let metadata = consumer
+            .fetch_metadata(Some(&topic), Duration::from_secs(10))
+            .unwrap();
+        for partition in metadata.topics()[0].partitions() {
+            list.add_partition_offset(&topic, partition.id(), Offset::Beginning)
+                .unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        let mut seen = Vec::new();
+        let end = now() + limit;
+        while now() < end && !enough(&seen) {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) {
+                seen.push(of(&message));
+            }
+        }
+        seen
+    }
+
+    /// Results until there are `count`, then whatever else comes within a moment.
+    pub(crate) fn results(&self, count: usize, limit: Duration) -> Vec<SeenResult> {
+        let mut settled: Option<Instant> = None;
+        let seen = self.read("results", limit, |seen| {
+            if seen.len() < count {
+                return false;
+            }
+            let since = *settled.get_or_insert_with(now);
+            now() - since > Duration::from_millis(700)
+        });
+        seen.iter().map(decoded).collect()
+    }
+
+    pub(crate) fn dead_letters(&self, count: usize, limit: Duration) -> Vec<Seen> {
+        let mut settled: Option<Instant> = None;
+        self.read("dead-letters", limit, |seen| {
+            if seen.len() < count {
+                return false;
+            }
+            let since = *settled.get_or_insert_with(now);
+            now() - since > Duration::from_millis(500)
+        })
+    }
+
+    /// Lag of each partition: records and control records that the group has not passed.
+    pub(crate) fn lag(&self) -> BTreeMap<i32, i64> {
+        let topic = self.topic("jobs");
+        let consumer: BaseConsumer = client(&self.bootstrap)
+            .set("group.id", self.group())
+            .set("isolation.level", "read_committed")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            list.add_partition(&topic, partition);
+        }
+        let committed = consumer
+            .committed_offsets(list, Duration::from_secs(20))
+            .unwrap();
+        committed
+            .elements()
+            .iter()
+            .map(|element| {
+                let (low, high) = consumer
+                    .fetch_watermarks(&topic, element.partition(), Duration::from_secs(10))
+                    .unwrap();
+                let next = match element.offset() {
+                    Offset::Offset(offset) => offset,
+                    _ => low,
+                };
+                (element.partition(), high - next)
+            })
+            .collect()
+    }
+
+    /// Waits until the group has passed everything.
+    pub(crate) fn wait_no_lag(&self, limit: Duration) {
+        let end = now() + limit;
+        loop {
+            let lag = self.lag();
+            if lag.values().all(|lag| *lag == 0) {
+                return;
+            }
+            assert!(now() < end, "lag stays: {lag:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+pub(crate) fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    config
+}
+
+fn of(message: &rdkafka::message::BorrowedMessage<'_>) -> Seen {
+    let headers = message.headers().map_or_else(BTreeMap::new, |headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.unwrap_or(&[]).to_vec()))
+            .collect()
+    });
+    Seen {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}
+
+fn decoded(seen: &Seen) -> SeenResult {
+    let value = seen.value.as_deref().unwrap_or_default();
+    SeenResult {
+        partition: seen.partition,
+        offset: seen.offset,
+        result: decode(value, &NoRegistry).unwrap(),
+    }
+}
+
+/// A job in the JSON form, with payload data given as JSON text.
+pub(crate) fn echo(job_id: &str, key: Option<&str>, data: &str) -> Vec<u8> {
+    job("system.echo", job_id, key, data)
+}
+
+pub(crate) fn job(operation: &str, job_id: &str, key: Option<&str>, data: &str) -> Vec<u8> {
+    let key = key.map_or_else(String::new, |key| {
+        format!(",\"execution\":{{\"idempotency_key\":\"{key}\"}}")
+    });
+    format!(
+        "{{\"version\":\"1.0\",\"job_id\":\"{job_id}\",\"created_at\":\"2026-11-24T15:00:00Z\",\"kind\":\"VMOperation\",\"operation\":\"{operation}\",\"payload\":{{\"type\":\"{operation}.v1\",\"data\":{data}}}{key}}}"
+    )
+    .into_bytes()
+}
+
+/// Results by job id; more than one for an id is a failure of the fleet.
+pub(crate) fn by_job(results: &[SeenResult]) -> BTreeMap<String, SeenResult> {
+    let mut by_job = BTreeMap::new();
+    for seen in results {
+        let before = by_job.insert(seen.result.job_id.clone(), seen.clone());
+        assert!(
+            before.is_none(),
+            "{} was answered twice",
+            seen.result.job_id
+        );
+    }
+    by_job
+}
+
+/// Keys that were executed; more than once is a failure of the fleet.
+pub(crate) fn executed_keys(results: &[SeenResult]) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for seen in results.iter().filter(|seen| seen.is_executed()) {
+        if let Some(key) = seen.key() {
+            assert!(keys.insert(key.to_owned()), "key {key} was executed twice");
+        }
+    }
+    keys
+}
+
+/// Waits until a condition holds.
+pub(crate) fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let end = now() + limit;
+    while !holds() {
+        assert!(now() < end, "{what} did not happen within {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Where the guests that lie in the repository are.
+pub(crate) fn guests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../inspector/tests/data/guests")
+}

@@ -1,0 +1,13 @@
+//! Everything that needs more than the engine: real Kafka, real worker processes, real files.
+//!
+//! `./dev test` starts Kafka and names it in the environment; without it the first test that asks
+//! starts its own.
+
+mod bad_input;
+mod chaos;
+mod commit_faults;
+mod duplicates;
+mod files;
+mod fleet;
+mod outage;
+mod zombie;
