@@ -5,11 +5,13 @@ use crate::document::envelope::{
     VERSION,
 };
 use crate::json_text::{JsonFault, JsonText};
+use crate::payload::{ComparePayload, ImagePayload, ImageRef, InspectOptions, OutputSpec};
 use crate::payload_hash::PayloadHash;
 use crate::timestamp::Timestamp;
 use crate::validate::ValidationError;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Builds a [`JobEnvelope`].
 ///
@@ -204,34 +206,55 @@ fn default_job_id(job: &JobEnvelope) -> Result<String, JsonFault> {
     Ok(format!("job-{}", &hash[..32]))
 }
 
-/// `image` and nothing else: what the shorthands below send.
-#[derive(Serialize)]
-struct ImagePayload<'a> {
-    image: Image<'a>,
-}
-
-#[derive(Serialize)]
-struct Image<'a> {
-    path: &'a str,
-}
-
-fn image_job(operation: &str, path: &str) -> JobBuilder {
-    JobBuilder::new().operation(operation).payload(
-        format!("{operation}.v1"),
-        &ImagePayload {
-            image: Image { path },
-        },
-    )
+fn image_job(operation: &str, path: &str, output: Option<OutputSpec>) -> JobBuilder {
+    let image = ImageRef::at(path);
+    let payload = ImagePayload {
+        image,
+        options: BTreeMap::new(),
+        output,
+    };
+    JobBuilder::new()
+        .operation(operation)
+        .payload(format!("{operation}.v1"), &payload)
 }
 
 /// A `guestkit.inspect` of the image at `path`, with all options at their defaults.
 pub fn inspect_job(path: &str) -> JobBuilder {
-    image_job("guestkit.inspect", path)
+    image_job("guestkit.inspect", path, None)
 }
 
 /// A `guestkit.profile` of the image at `path`.
 pub fn profile_job(path: &str) -> JobBuilder {
-    image_job("guestkit.profile", path)
+    image_job("guestkit.profile", path, None)
+}
+
+/// A `guestkit.convert` of the image at `path` to a format.
+pub fn convert_job(path: &str, format: &str, destination: &str) -> JobBuilder {
+    let output = OutputSpec {
+        format: Some(format.to_owned()),
+        destination: Some(destination.to_owned()),
+        compression: None,
+    };
+    image_job("guestkit.convert", path, Some(output))
+}
+
+/// A `guestkit.fix` of the image at `path`, which is never changed in place.
+pub fn fix_job(path: &str) -> JobBuilder {
+    image_job("guestkit.fix", path, None)
+}
+
+/// A `guestkit.compare` of the image at `path` with a baseline image.
+pub fn compare_job(path: &str, baseline: &str) -> JobBuilder {
+    let payload = ComparePayload {
+        image: ImageRef::at(path),
+        baseline: Some(ImageRef::at(baseline)),
+        baseline_document: None,
+        options: InspectOptions::default(),
+        output: None,
+    };
+    JobBuilder::new()
+        .operation("guestkit.compare")
+        .payload("guestkit.compare.v1", &payload)
 }
 
 /// A `system.echo` that returns `data`.

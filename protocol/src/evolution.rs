@@ -34,6 +34,37 @@ pub(crate) fn to_our_schema(
     Ok(out.bytes)
 }
 
+/// What of a job's identity can be read before the first field that can't.
+#[derive(Debug, Default)]
+pub(crate) struct PeekedFields {
+    pub(crate) version: Option<String>,
+    pub(crate) job_id: Option<String>,
+    pub(crate) operation: Option<String>,
+    /// `None`: not readable. `Some(None)`: there is none.
+    pub(crate) idempotency_key: Option<Option<String>>,
+}
+
+/// Reads the identity of an envelope that is damaged, in any schema version.
+pub(crate) fn peek(writer: &Schema, datum: &[u8]) -> PeekedFields {
+    let mut peeked = PeekedFields::default();
+    let Schema::Record(record) = writer else {
+        return peeked;
+    };
+    if let Ok(resolved) = ResolvedSchema::new(writer) {
+        let transcoder = Transcoder {
+            names: resolved.get_names(),
+        };
+        // Ends at the first field that is not readable; what came before it is kept.
+        if transcoder
+            .peek(record, &mut Input::new(datum), &mut peeked)
+            .is_ok()
+        {
+            peeked.idempotency_key.get_or_insert(None);
+        }
+    }
+    peeked
+}
+
 struct Transcoder<'s> {
     names: &'s NamesRef<'s>,
 }
@@ -159,6 +190,47 @@ impl Transcoder<'_> {
                     )
                 })?,
             }
+        }
+        Ok(())
+    }
+
+    fn peek(
+        &self,
+        writer: &RecordSchema,
+        input: &mut Input<'_>,
+        peeked: &mut PeekedFields,
+    ) -> ReadResult<()> {
+        let key = FieldShape {
+            name: "idempotency_key",
+            json_name: "idempotency_key",
+            doc: String::new(),
+            shape: Option::<String>::shape(),
+            default: None,
+        };
+        let execution = Shape::Optional(Box::new(Shape::Record(RecordShape {
+            name: "Execution",
+            doc: String::new(),
+            fields: vec![key],
+        })));
+        for field in &writer.fields {
+            let mut out = Output::default();
+            let text = match field.name.as_str() {
+                "version" => &mut peeked.version,
+                "job_id" => &mut peeked.job_id,
+                "operation" => &mut peeked.operation,
+                "execution" => {
+                    self.value(&field.schema, &execution, input, &mut out)?;
+                    let key = Option::<Option<String>>::read(&mut Input::new(&out.bytes))?;
+                    peeked.idempotency_key = Some(key.flatten());
+                    continue;
+                }
+                _ => {
+                    self.json(&field.schema, input)?;
+                    continue;
+                }
+            };
+            self.value(&field.schema, &Shape::Text, input, &mut out)?;
+            *text = Some(String::read(&mut Input::new(&out.bytes))?);
         }
         Ok(())
     }

@@ -2,13 +2,14 @@
 
 use crate::codec::{Framed, confluent_schema, framing, single_object_schema};
 use crate::document::Document;
-use crate::document::envelope::{JobEnvelope, Metadata};
+use crate::document::envelope::JobEnvelope;
 use crate::evolution;
 use crate::schema::{Form, SchemaSource, WriterSchema, own_schema};
 use crate::validate::{is_idempotency_key, is_job_id};
-use crate::wire::{Input, ReadResult, Wire};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// What could be read of a job's identity. A value that breaks its own rule counts as not readable: nothing
 /// can be published under it.
@@ -76,85 +77,83 @@ pub fn peek_identity(bytes: &[u8], schemas: &dyn SchemaSource) -> JobIdentity {
     }
 }
 
-type Members<'a> = BTreeMap<String, &'a RawValue>;
+/// The members of a JSON object as far as they can be read. A name that comes twice says nothing.
+#[derive(Default)]
+struct Members<'a> {
+    members: BTreeMap<String, Option<&'a RawValue>>,
+    /// Whether the object was read to its end: only then is it certain what it does not have.
+    complete: bool,
+}
+
+impl<'a> Members<'a> {
+    fn read(text: &'a [u8]) -> Self {
+        let mut members = Self::default();
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let ended = members
+            .deserialize(&mut deserializer)
+            .and_then(|()| deserializer.end());
+        members.complete = ended.is_ok();
+        members
+    }
+
+    /// `None`: not readable. `Some(None)`: certainly absent, or null.
+    fn get<T: DeserializeOwned>(&self, name: &str) -> Option<Option<T>> {
+        match self.members.get(name) {
+            None => self.complete.then_some(None),
+            Some(None) => None,
+            Some(Some(value)) => serde_json::from_str(value.get()).ok(),
+        }
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for &mut Members<'a> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for &mut Members<'a> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            let value: &RawValue = map.next_value()?;
+            self.members
+                .entry(name)
+                .and_modify(|twice| *twice = None)
+                .or_insert(Some(value));
+        }
+        Ok(())
+    }
+}
 
 fn peek_json(text: &[u8]) -> JobIdentity {
-    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else {
-        return JobIdentity::default();
+    let envelope = Members::read(text);
+    let key = match envelope.get::<Box<RawValue>>("execution") {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some(execution)) => Members::read(execution.get().as_bytes()).get("idempotency_key"),
     };
-    let string = |name: &str| {
-        members
-            .get(name)
-            .and_then(|value| serde_json::from_str::<String>(value.get()).ok())
-    };
-    let key = match members.get("execution") {
-        None => Some(None),
-        Some(execution) => match serde_json::from_str::<Option<Members<'_>>>(execution.get()) {
-            Err(_) => None,
-            Ok(None) => Some(None),
-            Ok(Some(execution)) => match execution.get("idempotency_key") {
-                None => Some(None),
-                Some(key) => serde_json::from_str::<Option<String>>(key.get()).ok(),
-            },
-        },
-    };
-    JobIdentity::from_parts(
-        string("version"),
-        string("job_id"),
-        string("operation"),
-        key,
-    )
+    let text = |name| envelope.get::<String>(name).flatten();
+    JobIdentity::from_parts(text("version"), text("job_id"), text("operation"), key)
 }
 
 fn peek_avro(schema: &WriterSchema, datum: &[u8]) -> JobIdentity {
     if schema.document != JobEnvelope::NAME {
         return JobIdentity::default();
     }
-    let resolved;
-    let datum = match &schema.form {
-        Form::Ours => datum,
-        Form::Other(writer) => {
-            match evolution::to_our_schema(writer, &own_schema(JobEnvelope::NAME).shape, datum) {
-                Ok(bytes) => {
-                    resolved = bytes;
-                    &resolved
-                }
-                Err(_) => return JobIdentity::default(),
-            }
-        }
+    let writer = match &schema.form {
+        Form::Ours => &own_schema(JobEnvelope::NAME).schema,
+        Form::Other(writer) => writer,
     };
-    let mut peek = Peek::default();
-    // Ends at the first field that is not readable; what came before it is kept.
-    drop(peek.read(&mut Input::new(datum)));
-    JobIdentity::from_parts(peek.version, peek.job_id, peek.operation, peek.key)
-}
-
-#[derive(Default)]
-struct Peek {
-    version: Option<String>,
-    job_id: Option<String>,
-    operation: Option<String>,
-    key: Option<Option<String>>,
-}
-
-impl Peek {
-    /// The fields of the envelope, in the order of the schema, as far as execution.
-    fn read(&mut self, input: &mut Input<'_>) -> ReadResult<()> {
-        Option::<String>::read(input)?; // schema_uri
-        self.version = Some(String::read(input)?);
-        self.job_id = Some(String::read(input)?);
-        input.long()?; // created_at, whatever it says
-        String::read(input)?; // kind
-        self.operation = Some(String::read(input)?);
-        String::read(input)?; // payload.type
-        input.bytes()?; // payload.data, JSON or not
-        BTreeMap::<String, String>::read(input)?; // payload.extensions, JSON or not
-        Metadata::read(input)?;
-        if input.present()? {
-            self.key = Some(Option::<String>::read(input)?);
-        } else {
-            self.key = Some(None);
-        }
-        Ok(())
-    }
+    let peeked = evolution::peek(writer, datum);
+    JobIdentity::from_parts(
+        peeked.version,
+        peeked.job_id,
+        peeked.operation,
+        peeked.idempotency_key,
+    )
 }

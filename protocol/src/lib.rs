@@ -40,6 +40,7 @@ mod evolution;
 pub mod headers;
 mod identity;
 mod json_text;
+pub mod payload;
 mod payload_hash;
 mod record;
 mod schema;
@@ -54,7 +55,9 @@ mod timestamp;
 mod validate;
 mod wire;
 
-pub use builder::{BuildError, JobBuilder, echo_job, inspect_job, profile_job};
+pub use builder::{
+    BuildError, JobBuilder, compare_job, convert_job, echo_job, fix_job, inspect_job, profile_job,
+};
 pub use bytes::Bytes;
 pub use canonical::{DEPTH_MAX as JSON_DEPTH_MAX, canonical_json};
 pub use codec::{
@@ -74,7 +77,8 @@ pub use document::ledger::{
 pub use document::outcome::JobOutcome;
 pub use document::progress::JobProgress;
 pub use document::result::{
-    Artifact, ExecutionSummary, JobError, JobResult, JobStatus, Metrics, Outputs, ResultPointer,
+    Artifact, ExecutionSummary, JobError, JobResult, JobStatus, Metrics, Outputs, RESULT_DATA_MAX,
+    ResultPointer,
 };
 pub use document::worker::{
     RunningJob, WorkerAdvertisement, WorkerCapabilities, WorkerConfiguration, WorkerResources,

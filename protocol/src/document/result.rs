@@ -7,6 +7,10 @@ use crate::record::{default_or, default_text, json_name, record, words};
 use crate::timestamp::Timestamp;
 use std::collections::BTreeMap;
 
+/// From this size on, in bytes, result data is not written inline but as an artifact: one common Go decoder
+/// refuses strings over 1 MiB, and brokers refuse records over 1 MiB.
+pub const RESULT_DATA_MAX: usize = 512 * 1024;
+
 words! {
     /// `status` of a result.
     pub enum JobStatus {

@@ -312,6 +312,28 @@ fn truncated_avro_gives_what_came_before_the_cut() {
 }
 
 #[test]
+fn truncated_json_gives_what_came_before_the_cut() {
+    let text = json(&job());
+    let found = invalid(&text.as_bytes()[..text.len() - 1], &NoRegistry);
+    assert_eq!(
+        found.identity.idempotency_key.as_deref(),
+        Some("inspect/debian-12")
+    );
+    // Cut inside the payload: there might be a key behind it.
+    let found = invalid(&text.as_bytes()[..text.find("image").unwrap()], &NoRegistry);
+    assert_eq!(found.identity.job_id.as_deref(), Some("inspect-0001"));
+    assert_eq!(found.identity.idempotency_key, None);
+    // A name that comes twice says nothing.
+    let twice = text.replacen(r#""job_id":"#, r#""job_id":"inspect-0002","job_id":"#, 1);
+    let found = invalid(twice.as_bytes(), &NoRegistry);
+    assert_eq!(found.identity.job_id, None);
+    assert_eq!(
+        found.identity.idempotency_key.as_deref(),
+        Some("inspect/debian-12")
+    );
+}
+
+#[test]
 fn an_identity_that_breaks_its_own_rule_is_not_readable() {
     let mut other = job();
     other.job_id = "short".to_owned();

@@ -231,6 +231,23 @@ fn a_truncated_record_of_another_version_is_a_fault_at_every_length() {
             error.to_string().contains("schema id 7"),
             "{length}: {error}"
         );
+        let identity = &error.invalid().unwrap().identity;
+        assert_eq!(
+            identity.job_id.is_some(),
+            length >= 18,
+            "{length}: {identity:?}"
+        );
+        let key = identity.idempotency_key.as_deref();
+        assert!(
+            key.is_none() || key == Some("inspect/debian-12"),
+            "{length}: {key:?}"
+        );
+        assert_eq!(
+            key.is_some(),
+            length >= whole.len() - 6,
+            "{length} of {}",
+            whole.len()
+        );
     }
 }
 

@@ -204,6 +204,38 @@ fn what_is_not_given_has_a_fixed_default() {
 }
 
 #[test]
+fn each_shorthand_is_a_valid_job_with_a_payload_of_its_type() {
+    use guestkit_protocol::payload::*;
+    let jobs = [
+        inspect_job("a.qcow2"),
+        profile_job("a.qcow2"),
+        convert_job("a.qcow2", "raw", "a.raw"),
+        fix_job("a.qcow2"),
+        compare_job("a.qcow2", "b.qcow2"),
+    ];
+    for builder in jobs {
+        let job = builder.build().unwrap();
+        assert_eq!(job.validate(), Ok(Vec::new()));
+        assert_eq!(job.payload.r#type, format!("{}.v1", job.operation));
+        let payload: ImagePayload = job.payload.data.read().unwrap();
+        assert_eq!(payload.image, ImageRef::at("a.qcow2"));
+    }
+    let echo = echo_job(&json!({"sleep_ms": 3, "x": "y"})).build().unwrap();
+    assert_eq!(
+        echo.payload.data.read::<EchoRequests>().unwrap().sleep_ms,
+        3
+    );
+    let compare: ComparePayload = compare_job("a", "b")
+        .build()
+        .unwrap()
+        .payload
+        .data
+        .read()
+        .unwrap();
+    assert_eq!(compare.baseline, Some(ImageRef::at("b")));
+}
+
+#[test]
 fn the_builder_refuses_what_is_invalid() {
     let error = inspect_job("a")
         .priority(12)

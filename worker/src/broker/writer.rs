@@ -32,6 +32,10 @@ pub const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
 const DELIVERY_MAX: Duration = Duration::from_secs(9);
 /// How long one try to send offsets may take.
 const SEND_OFFSETS_MS: i32 = 5_000;
+/// `batch.size` to begin with: librdkafka's default, just below Kafka's default limit of a record.
+const BATCH_BYTES: usize = 1_000_000;
+/// `batch.size` is never made smaller: a single record of this size must fit any topic.
+const BATCH_BYTES_MIN: usize = 4_096;
 /// One wait for delivery reports: `BaseProducer::poll` always waits it out.
 const POLL: Duration = Duration::from_millis(1);
 /// How long the cluster may take to hand out a producer id; it waits for an old transaction to end.
@@ -47,7 +51,16 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct Reports {
     offsets: Vec<(usize, i64)>,
-    failed: Option<(usize, KafkaError)>,
+    failed: Option<KafkaError>,
+    /// The largest record that was refused for its size, or stood in a batch that was.
+    too_large: Option<TooLarge>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct TooLarge {
+    bytes: usize,
+    number: usize,
+    code: RDKafkaErrorCode,
 }
 
 struct WriterContext(Arc<Seen>);
@@ -82,10 +95,18 @@ impl ProducerContext for WriterContext {
                     reports.offsets.push((number & !DONE_TAG, message.offset()));
                 }
             }
-            Err((error, _)) => {
-                if reports.failed.is_none() {
-                    reports.failed = Some((number, error.clone()));
+            Err((KafkaError::MessageProduction(code), message)) if is_too_large(*code) => {
+                let bytes = message.payload_len();
+                if reports.too_large.is_none_or(|known| known.bytes < bytes) {
+                    reports.too_large = Some(TooLarge {
+                        bytes,
+                        number,
+                        code: *code,
+                    });
                 }
+            }
+            Err((error, _)) => {
+                reports.failed.get_or_insert_with(|| error.clone());
             }
         }
     }
@@ -102,6 +123,8 @@ pub struct Writer {
     seen: Arc<Seen>,
     producer: Option<BaseProducer<WriterContext>>,
     must_renew: bool,
+    /// `batch.size`: shrinks when a topic takes less than librdkafka's default.
+    batch_bytes: usize,
 }
 
 impl Writer {
@@ -136,6 +159,7 @@ impl Writer {
             seen: Arc::new(Seen::default()),
             producer: None,
             must_renew: false,
+            batch_bytes: BATCH_BYTES,
         }
     }
 
@@ -151,6 +175,8 @@ impl Writer {
         self.seen = Arc::new(Seen::default());
         let producer: BaseProducer<WriterContext> = self
             .config
+            .clone()
+            .set("batch.size", self.batch_bytes.to_string())
             .create_with_context(WriterContext(self.seen.clone()))
             .map_err(|source| BrokerError::of("create the transactional producer", source))?;
         // Without metadata the search for the coordinator loses half a second (ecosystem.md).
@@ -205,7 +231,18 @@ impl Writer {
             .produce_all(producer, tx, &mut produced)
             .and_then(|()| self.drain(producer, &produced))
             .and_then(|()| self.send_offsets(producer, tx, metadata));
-        if let Err(trouble) = sent {
+        let trouble = match sent {
+            Ok(()) => None,
+            Err(Trouble::SmallerBatches(message)) => {
+                let smaller = (self.batch_bytes / 4).max(BATCH_BYTES_MIN);
+                let outcome = self.abort(producer, Trouble::Abort(AbortReason::Other(message)));
+                self.batch_bytes = smaller;
+                self.must_renew = true;
+                return outcome;
+            }
+            Err(trouble) => Some(trouble),
+        };
+        if let Some(trouble) = trouble {
             return self.abort(producer, trouble);
         }
         match producer.commit_transaction(Timeout::Never) {
@@ -241,6 +278,7 @@ impl Writer {
         let reason = match trouble {
             Trouble::Unknown(reason) => return TxOutcome::Unknown { reason },
             Trouble::Abort(reason) => reason,
+            Trouble::SmallerBatches(message) => AbortReason::Other(message),
         };
         // Undelivered reports make abort fail (ecosystem.md).
         producer.poll(Duration::ZERO);
@@ -425,33 +463,36 @@ impl Writer {
         while producer.in_flight_count() > 0 {
             producer.poll(POLL);
             waited += POLL;
-            if let Some((number, error)) = self.reports().failed.clone() {
-                if let KafkaError::MessageProduction(code) = error
-                    && is_too_large(code)
-                    && let Some(job_id) =
-                        number.checked_sub(1).and_then(|n| produced.results.get(n))
-                {
-                    return Err(Trouble::Abort(AbortReason::TooLarge {
-                        job_id: job_id.clone(),
-                        message: code.to_string(),
-                    }));
-                }
-                return Err(self.classify_delivery(producer, &error));
-            }
             if waited > DELIVERY_MAX {
                 return Err(Trouble::Unknown("delivery took too long".to_owned()));
             }
         }
-        match self.reports().failed.clone() {
-            None => Ok(()),
-            Some((number, KafkaError::MessageProduction(code))) if is_too_large(code) => {
-                let job_id = number.checked_sub(1).and_then(|n| produced.results.get(n));
-                Err(Trouble::Abort(AbortReason::TooLarge {
-                    job_id: job_id.cloned().unwrap_or_else(|| Arc::from("")),
-                    message: code.to_string(),
-                }))
+        let (failed, too_large) = {
+            let reports = self.reports();
+            (reports.failed.clone(), reports.too_large)
+        };
+        match (failed, too_large) {
+            (None, None) => Ok(()),
+            (_, Some(refused)) => Err(self.refused_for_size(refused, produced)),
+            (Some(error), None) => Err(self.classify_delivery(producer, &error)),
+        }
+    }
+
+    /// A batch is refused as a whole: the largest record in it is the one to blame, unless even that
+    /// one is small; then batches are too large for this topic.
+    fn refused_for_size(&self, refused: TooLarge, produced: &Produced) -> Trouble {
+        let result = refused
+            .number
+            .checked_sub(1)
+            .and_then(|place| produced.results.get(place));
+        match result {
+            Some(job_id) if refused.bytes >= self.batch_bytes / 4 => {
+                Trouble::Abort(AbortReason::TooLarge {
+                    job_id: job_id.clone(),
+                    message: format!("{}, {} bytes", refused.code, refused.bytes),
+                })
             }
-            Some((_, error)) => Err(self.classify_delivery(producer, &error)),
+            _ => Trouble::SmallerBatches(refused.code.to_string()),
         }
     }
 
@@ -552,6 +593,8 @@ struct Produced {
 #[derive(Debug)]
 enum Trouble {
     Abort(AbortReason),
+    /// Abort, and go on with smaller batches.
+    SmallerBatches(String),
     Unknown(String),
 }
 
