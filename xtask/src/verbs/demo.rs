@@ -19,10 +19,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     become_command(demo.args(&options.arguments))
 }
 
-/// Runs it many times: a demo that fails now and then is worse than none.
+/// Runs it many times, as it was built with the tests: a demo that fails now and then is worse
+/// than none.
 pub(crate) fn run_many(times: u32) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(120);
-    build()?;
     let log = tempfile::NamedTempFile::new()?;
     for number in 1..=times {
         let mut demo = demo_command()?;
