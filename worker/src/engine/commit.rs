@@ -440,6 +440,6 @@ fn count(counters: &mut Counters, decision: &Decision) {
         Decision::Forward(..) => counters.forwards += 1,
         Decision::Answer(ResultRecord::Duplicate { .. }) => counters.duplicates += 1,
         Decision::Answer(ResultRecord::Conflict { .. }) => counters.conflicts += 1,
-        Decision::Answer(_) => {}
+        Decision::Answer(_) => counters.executed += 1,
     }
 }

@@ -66,7 +66,7 @@ pub struct Counters {
     pub records: u64,
     /// Jobs started.
     pub started: u64,
-    /// Executed results decided.
+    /// Results of executed (or refused) jobs committed.
     pub executed: u64,
     /// Outcomes of executions whose partition was lost meanwhile.
     pub outcomes_dropped: u64,
@@ -376,7 +376,7 @@ impl Engine {
         };
         self.permits.ended(now);
         let results_topic = self.config.results_topic.clone();
-        let mut dropped = true;
+        let mut counts = false;
         if let Some(partition) = self.owned(execution.partition, execution.epoch)
             && partition.life == Life::Running
             && partition
@@ -385,12 +385,10 @@ impl Engine {
                 .is_some_and(|key| key.phase == Phase::Local(exec))
         {
             partition.finish(execution.hash, Arc::new(outcome), &results_topic, now);
-            dropped = false;
+            counts = true;
         }
-        if dropped {
+        if !counts {
             self.counters.outcomes_dropped += 1;
-        } else {
-            self.counters.executed += 1;
         }
     }
 
@@ -432,7 +430,6 @@ impl Engine {
                 && partition.life == Life::Running
             {
                 partition.finish(hash, Arc::new(outcome), &results_topic, now);
-                self.counters.executed += 1;
             }
         }
     }
