@@ -1,1 +1,21 @@
-//! Filled in below.
+//! What worker and command line share of Kafka: connection, topic table, schema registry, reader, producer.
+//!
+//! No engine and no transactions here: those are the worker's. All calls are synchronous and bounded.
+
+#![deny(missing_docs)]
+
+mod clock;
+pub mod connection;
+mod fault;
+pub mod metadata;
+mod nearest;
+pub mod produce;
+mod properties;
+pub mod reader;
+pub mod registry;
+pub mod topics;
+
+pub use connection::{Connection, Properties};
+pub use fault::Fault;
+pub use nearest::nearest;
+pub use topics::TopicNames;
