@@ -11,11 +11,13 @@ use crate::http;
 use crate::kafka_worker::{KafkaWorker, Setup};
 use crate::results::Artifacts;
 use crate::status::Status;
-use guestkit_protocol::{Framing, NoRegistry, SchemaSource};
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use guestkit_kafka::connection::Sources;
+use guestkit_kafka::registry::{Patience, RegistrySchemas};
+use guestkit_kafka::{Connection, Fault, Properties, TopicNames, metadata};
+use guestkit_protocol::{Document, Framing, JobProgress, JobResult, NoRegistry, SchemaSource};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,17 +45,36 @@ impl StartError {
     }
 }
 
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unreachable { .. } => Self::Unreachable(fault.to_string()),
+            Fault::Denied { .. } | Fault::Config(_) => Self::Config(fault.to_string()),
+            Fault::Other { .. } => Self::Other(anyhow::anyhow!(fault)),
+        }
+    }
+}
+
 /// How long the first contact may take before the worker gives up: an orchestrator restarts it.
 const CONTACT_MAX: Duration = Duration::from_secs(30);
+
+/// Pause before the registry is asked again at start.
+const REGISTRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a Kafka worker until a signal ends it.
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn run(config: &Config) -> Result<(), StartError> {
+pub async fn run(config: Arc<Config>) -> Result<(), StartError> {
     // First of all: an orchestrator may change its mind while we still connect.
     let stop = crate::signals::listen().map_err(anyhow::Error::from)?;
-    let setup = prepare(config)?;
+    let preparing = {
+        let (config, stop) = (config.clone(), stop.clone());
+        tokio::task::spawn_blocking(move || prepare(&config, &stop))
+    };
+    let Some(setup) = preparing.await.map_err(anyhow::Error::from)?? else {
+        return Ok(());
+    };
     tracing::info!(
         worker_id = %setup.settings.worker_id,
         slots = setup.topics.slots,
@@ -78,52 +99,67 @@ pub async fn run(config: &Config) -> Result<(), StartError> {
 ///
 /// # Errors
 /// When it cannot work.
-pub fn describe(config: &Config) -> anyhow::Result<String> {
-    Ok(format!("{config:#?}"))
+pub fn describe(config: &Config) -> Result<String, StartError> {
+    let mut shown = config.clone();
+    if let Transport::Kafka {
+        bootstrap_servers, ..
+    } = &config.transport
+    {
+        shown.kafka = connect(config, bootstrap_servers)?.redacted();
+        if let Transport::Kafka {
+            schema_registry_url: Some(url),
+            ..
+        } = &mut shown.transport
+        {
+            *url = without_password(url);
+        }
+    }
+    Ok(format!("{shown:#?}"))
 }
 
-fn prepare(config: &Config) -> Result<Setup, StartError> {
+/// An URL without its user and password.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => {
+            format!("{}[redacted]{}", &url[..scheme + 3], &url[at..])
+        }
+        _ => url.to_owned(),
+    }
+}
+
+fn connect(config: &Config, bootstrap_servers: &str) -> Result<Connection, StartError> {
+    let environment: Properties = std::env::vars().collect();
+    Ok(Connection::new(
+        bootstrap_servers,
+        Sources {
+            file: &config.kafka,
+            environment: &environment,
+            read_file: &|path| std::fs::read_to_string(path),
+        },
+    )?)
+}
+
+/// `None`: told to stop meanwhile.
+fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup>, StartError> {
     let Transport::Kafka {
-        bootstrap_servers, ..
+        bootstrap_servers,
+        schema_registry_url,
     } = &config.transport
     else {
         return Err(StartError::Config("no bootstrap-servers".to_owned()));
     };
-    let random: u32 = rand::random();
+    let connection = connect(config, bootstrap_servers)?;
+    let names = TopicNames::new(&config.topic_prefix, config.pool.as_deref())?;
+    let slots = count_slots(&connection, &names)?;
+    let Some((schemas, framings)) = schemas(config, schema_registry_url.as_deref(), &names, stop)?
+    else {
+        return Ok(None);
+    };
     let worker_id: Arc<str> = match &config.worker_id {
         Some(id) => id.as_str().into(),
-        None => format!("{}-{:08x}", host_name(), random).into(),
+        None => format!("{}-{:08x}", host_name(), rand::random::<u32>()).into(),
     };
     let incarnation: Arc<str> = format!("{worker_id}-{:08x}", rand::random::<u32>()).into();
-    let suffix = config
-        .pool
-        .as_ref()
-        .map_or_else(String::new, |pool| format!(".{pool}"));
-    let prefix = &config.topic_prefix;
-    let group = format!("{}{suffix}", config.group_id);
-    let mut connection = ClientConfig::new();
-    connection
-        .set("bootstrap.servers", bootstrap_servers)
-        .set("group.id", &group)
-        .set("client.id", &*worker_id)
-        .set("session.timeout.ms", "10000")
-        .set("heartbeat.interval.ms", "3000")
-        .set("compression.type", "lz4")
-        .set("message.max.bytes", "2097152");
-    for (key, value) in &config.kafka {
-        connection.set(key, value);
-    }
-    let jobs = format!("{prefix}.jobs{suffix}");
-    let ledger = format!("{prefix}.ledger{suffix}");
-    let slots = count_slots(&connection, &jobs, &ledger)?;
-    let topics = Topics {
-        jobs,
-        ledger,
-        results: format!("{prefix}.results"),
-        progress: format!("{prefix}.progress"),
-        dead_letters: format!("{prefix}.dead-letters"),
-        slots,
-    };
     let settings = Settings {
         worker_id: worker_id.clone(),
         disk_roots: config.disk_roots.clone(),
@@ -131,18 +167,19 @@ fn prepare(config: &Config) -> Result<Setup, StartError> {
         concurrency: config.concurrency,
         pool: config.pool.clone(),
     };
-    let schemas: Arc<dyn SchemaSource> = Arc::new(NoRegistry);
-    let framing = if config.json_results {
-        Framing::Json
-    } else {
-        Framing::SingleObject
-    };
-    let framings = Framings {
-        results: framing,
-        progress: framing,
-    };
-    Ok(Setup {
-        transactional_id: format!("{prefix}.{group}.{worker_id}.0").into(),
+    Ok(Some(Setup {
+        connection: client(&connection, &names.group(&config.group_id), &worker_id),
+        transactional_id: names
+            .transactional_id(&config.group_id, &worker_id, 0)
+            .into(),
+        topics: Topics {
+            jobs: names.jobs,
+            ledger: names.ledger,
+            results: names.results,
+            progress: names.progress,
+            dead_letters: names.dead_letters,
+            slots,
+        },
         artifacts: Artifacts::new(config.artifact_dir.clone(), &incarnation),
         incarnation,
         seed: HashSeed(rand::random(), rand::random()),
@@ -150,38 +187,105 @@ fn prepare(config: &Config) -> Result<Setup, StartError> {
         schemas,
         admission: capabilities::admission(&settings),
         settings,
-        topics,
-        connection,
         drain_timeout: config.drain_timeout,
         status: Arc::new(Status::default()),
-    })
+    }))
+}
+
+/// What every client of this worker starts from; the user's properties win over these defaults.
+fn client(connection: &Connection, group: &str, worker_id: &str) -> rdkafka::ClientConfig {
+    let user = connection.client_config();
+    let mut config = user.clone();
+    for (key, value) in [
+        ("client.id", worker_id),
+        ("session.timeout.ms", "10000"),
+        ("heartbeat.interval.ms", "3000"),
+        ("compression.type", "lz4"),
+        ("message.max.bytes", "2097152"),
+    ] {
+        if user.get(key).is_none() {
+            config.set(key, value);
+        }
+    }
+    config.set("group.id", group);
+    config
+}
+
+type Schemas = (Arc<dyn SchemaSource>, Framings);
+
+/// Where writer schemas come from, and how we write. A registry that is down is waited for: starting
+/// without it would mean to write what nobody expects.
+fn schemas(
+    config: &Config,
+    url: Option<&str>,
+    names: &TopicNames,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<Schemas>, StartError> {
+    let mut framings = Framings::default();
+    if config.json_results {
+        framings.results = Framing::Json;
+        framings.progress = Framing::Json;
+    }
+    let Some(url) = url else {
+        return Ok(Some((Arc::new(NoRegistry), framings)));
+    };
+    let registry = RegistrySchemas::new(url, Patience::default())?;
+    if !config.json_results {
+        let resolve = |topic: &str, schema: &str| resolve(&registry, topic, schema, stop);
+        let Some(results) = resolve(&names.results, JobResult::SCHEMA)? else {
+            return Ok(None);
+        };
+        let Some(progress) = resolve(&names.progress, JobProgress::SCHEMA)? else {
+            return Ok(None);
+        };
+        framings.results = Framing::Confluent { schema_id: results };
+        framings.progress = Framing::Confluent {
+            schema_id: progress,
+        };
+    }
+    Ok(Some((Arc::new(registry), framings)))
+}
+
+/// The id of a schema that was registered ahead; `None` when told to stop while waiting.
+fn resolve(
+    registry: &RegistrySchemas,
+    topic: &str,
+    schema: &str,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<u32>, StartError> {
+    let subject = format!("{topic}-value");
+    while !*stop.borrow() {
+        match registry.resolve(&subject, schema) {
+            Ok(Some(id)) => return Ok(Some(id)),
+            Ok(None) => {
+                return Err(StartError::Config(format!(
+                    "the schema registry has no such schema for {subject}: run `guestkit-jobs schemas register`"
+                )));
+            }
+            Err(fault @ (Fault::Config(_) | Fault::Denied { .. })) => return Err(fault.into()),
+            Err(fault) => {
+                tracing::warn!(%fault, "waiting for the schema registry");
+                std::thread::sleep(REGISTRY_PAUSE);
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// N: the partition count of the ledger. Fewer jobs partitions cannot work.
-fn count_slots(connection: &ClientConfig, jobs: &str, ledger: &str) -> Result<u32, StartError> {
-    let consumer: BaseConsumer = connection
-        .create()
-        .map_err(|error| StartError::Config(format!("librdkafka: {error}")))?;
-    let count = |topic: &str| -> Result<u32, StartError> {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), CONTACT_MAX)
-            .map_err(|error| StartError::Unreachable(format!("cannot reach Kafka: {error}")))?;
-        let count = metadata
-            .topics()
-            .iter()
-            .find(|found| found.name() == topic && found.error().is_none())
-            .map_or(0, |found| found.partitions().len());
-        if count == 0 {
-            return Err(StartError::Config(format!(
-                "topic {topic} does not exist: run `guestkit-jobs topics create`"
-            )));
-        }
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
-    };
-    let (jobs_count, slots) = (count(jobs)?, count(ledger)?);
-    if jobs_count < slots {
+fn count_slots(connection: &Connection, names: &TopicNames) -> Result<u32, StartError> {
+    let cluster = metadata::cluster(connection, CONTACT_MAX)?;
+    for topic in [&names.results, &names.progress, &names.dead_letters] {
+        cluster.partitions(topic)?;
+    }
+    let (jobs, slots) = (
+        cluster.partitions(&names.jobs)?,
+        cluster.partitions(&names.ledger)?,
+    );
+    if jobs < slots {
         return Err(StartError::Config(format!(
-            "topic {jobs} has {jobs_count} partitions and its ledger {ledger} has {slots}: give the jobs topic at least as many (kafka-topics --alter --partitions {slots})"
+            "topic {} has {jobs} partitions and its ledger {} has {slots}: give the jobs topic at least as many (kafka-topics --alter --partitions {slots})",
+            names.jobs, names.ledger
         )));
     }
     Ok(slots)
@@ -193,4 +297,18 @@ fn host_name() -> String {
         .map(|name| name.trim().to_owned())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "worker".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_not_shown() {
+        assert_eq!(
+            without_password("https://me:secret@registry:8081/apis"),
+            "https://[redacted]@registry:8081/apis"
+        );
+        assert_eq!(without_password("http://registry"), "http://registry");
+    }
 }

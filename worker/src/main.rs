@@ -69,7 +69,7 @@ fn main() -> ExitCode {
                     println!("{text}");
                     ExitCode::SUCCESS
                 }
-                Err(error) => fail(&error, 2),
+                Err(error) => fail(&error.into(), 2),
             },
             Err(error) => fail(&error, 2),
         },
@@ -117,7 +117,7 @@ fn run(config: Config) -> ExitCode {
     };
     let config = Arc::new(config);
     let result = match &config.transport {
-        Transport::Kafka { .. } => runtime.block_on(kafka_start::run(&config)),
+        Transport::Kafka { .. } => runtime.block_on(kafka_start::run(config.clone())),
         Transport::Files {
             jobs_dir,
             results_dir,

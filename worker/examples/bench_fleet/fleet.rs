@@ -43,7 +43,13 @@ pub(crate) fn setup(bootstrap: &str, topics: &Topics, id: &str, concurrency: usi
 }
 
 /// Runs a worker in this process until told to stop.
-pub(crate) fn start(setup: Setup) -> (Arc<Status>, watch::Sender<bool>, std::thread::JoinHandle<()>) {
+pub(crate) fn start(
+    setup: Setup,
+) -> (
+    Arc<Status>,
+    watch::Sender<bool>,
+    std::thread::JoinHandle<()>,
+) {
     let status = setup.status.clone();
     let (stop, told) = watch::channel(false);
     let thread = std::thread::spawn(move || {

@@ -64,5 +64,8 @@ fn slow(cluster: &Cluster) {
     let topics = cluster.topics("slow", 12);
     topics.publish(SLOW_JOBS, r#","sleep_ms":10"#);
     let rate = fleet::throughput(cluster, &topics, SLOW_JOBS, 64);
-    println!("worker {rate:>9.0} jobs/s   {:>5.1} %", rate / 6_400.0 * 100.0);
+    println!(
+        "worker {rate:>9.0} jobs/s   {:>5.1} %",
+        rate / 6_400.0 * 100.0
+    );
 }

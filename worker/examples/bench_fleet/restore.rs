@@ -52,8 +52,8 @@ pub(crate) fn run(cluster: &Cluster) {
     producer.flush(Duration::from_secs(60)).expect("written");
     let mut connection = client(&cluster.bootstrap);
     connection.set("group.id", "bench-restore");
-    let reader = LedgerReader::new(&connection, names, HashSeed(1, 2), "bench".into())
-        .expect("a reader");
+    let reader =
+        LedgerReader::new(&connection, names, HashSeed(1, 2), "bench".into()).expect("a reader");
     for round in 1..=3 {
         let start = now_ms();
         let restored = reader.restore(0, 1, &|| true).expect("restored");

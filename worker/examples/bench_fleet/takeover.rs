@@ -24,9 +24,14 @@ fn spawn(cluster: &Cluster, prefix: &str) -> Child {
 }
 
 pub(crate) fn run(cluster: &Cluster) {
-    println!("== a worker killed under load: longest gap of a partition's results, session {SESSION_MS} ms");
+    println!(
+        "== a worker killed under load: longest gap of a partition's results, session {SESSION_MS} ms"
+    );
     let topics = cluster.topics("takeover", 12);
-    let mut workers = [spawn(cluster, &topics.prefix), spawn(cluster, &topics.prefix)];
+    let mut workers = [
+        spawn(cluster, &topics.prefix),
+        spawn(cluster, &topics.prefix),
+    ];
     let stop = Arc::new(AtomicBool::new(false));
     let load = {
         let (stop, bootstrap) = (stop.clone(), cluster.bootstrap.clone());
@@ -96,5 +101,6 @@ fn watch(consumer: &BaseConsumer, ms: i64) -> i64 {
         }
     }
     let now = now_ms();
-    last.iter().fold(longest, |longest, at| longest.max(now - at))
+    last.iter()
+        .fold(longest, |longest, at| longest.max(now - at))
 }
