@@ -106,6 +106,8 @@ impl Reader {
     ) -> Result<Self, Fault> {
         let mut config = connection.client_config();
         config
+            // librdkafka assigns nothing without a name; nothing joins or commits under it.
+            .set("group.id", "guestkit-reader")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("enable.auto.commit", "false")

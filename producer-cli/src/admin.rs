@@ -1,0 +1,240 @@
+//! Topics, schemas, cancelling and status.
+
+use crate::cli::{Output, SchemasCommand, TopicsCommand};
+use crate::clock;
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::publish::framing;
+use crate::settings::Settings;
+use guestkit_kafka::metadata::{cluster, committed, extents};
+use guestkit_kafka::produce::{Outgoing, Producer};
+use guestkit_kafka::reader::{Reader, Start, Step, Until};
+use guestkit_kafka::registry::{COMPATIBILITY, subjects};
+use guestkit_kafka::topics::{self, Created};
+use guestkit_protocol::{JobControl, WorkerAdvertisement, decode, encode, is_job_id, slot_of};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// `topics`.
+pub(crate) fn topics(settings: &Settings, command: &TopicsCommand) -> Outcome {
+    let connection = settings.connection()?;
+    let question = settings.question();
+    let names = &settings.names;
+    match command {
+        TopicsCommand::Create {
+            partitions,
+            replication_factor,
+        } => {
+            let created =
+                topics::create(&connection, names, *partitions, *replication_factor, question)?;
+            for (topic, created) in created {
+                let (word, count) = match created {
+                    Created::New(count) => ("created", count),
+                    Created::Found(count) => ("found", count),
+                };
+                match settings.output {
+                    Output::Json => output::json_line(
+                        &json!({"topic": topic, "state": word, "partitions": count}),
+                    )?,
+                    Output::Table => output::line(&format!("{word:<8} {topic} ({count} partitions)"))?,
+                }
+            }
+            let ledger = cluster(&connection, question)?.partitions(&names.ledger)?;
+            if ledger != *partitions {
+                eprintln!("the ledger has {ledger} partitions, which is fixed; {partitions} were asked for");
+            }
+        }
+        TopicsCommand::Check => {}
+    }
+    // What create found may be wrong too.
+    let findings = topics::check(&connection, names, question)?;
+    for finding in &findings {
+        match (settings.output, command) {
+            (Output::Json, TopicsCommand::Check) => output::json_line(&json!({
+                "topic": finding.topic,
+                "error": finding.is_error,
+                "problem": finding.problem,
+                "remedy": finding.remedy,
+            }))?,
+            (Output::Table, TopicsCommand::Check) => output::line(&finding.to_string())?,
+            _ => eprintln!("{finding}"),
+        }
+    }
+    match findings.iter().filter(|finding| finding.is_error).count() {
+        0 => {
+            if findings.is_empty() && matches!(command, TopicsCommand::Check) {
+                eprintln!("all topics are as they should be");
+            }
+            Ok(())
+        }
+        errors => Err(Failure::error(format!("{errors} errors in the topics"))),
+    }
+}
+
+/// `schemas`.
+pub(crate) fn schemas(settings: &Settings, command: &SchemasCommand) -> Outcome {
+    let registry = settings.registry()?;
+    let mut wrong = 0;
+    for subject in subjects(&settings.names) {
+        let (state, id) = match command {
+            SchemasCommand::Register => {
+                let id = registry.register(&subject.name, subject.schema)?;
+                ("registered".to_owned(), Some(id))
+            }
+            SchemasCommand::Check => {
+                let id = registry.resolve(&subject.name, subject.schema)?;
+                let compatibility = registry.compatibility(&subject.name)?;
+                let state = match (id, compatibility.as_deref()) {
+                    (None, _) => "missing: run `guestkit-jobs schemas register`".to_owned(),
+                    (Some(_), Some(COMPATIBILITY)) => "ok".to_owned(),
+                    (Some(_), found) => format!(
+                        "its compatibility is {}, not {COMPATIBILITY}: run `guestkit-jobs schemas register`",
+                        found.unwrap_or("not set")
+                    ),
+                };
+                wrong += usize::from(state != "ok");
+                (state, id)
+            }
+        };
+        match settings.output {
+            Output::Json => output::json_line(&json!({
+                "subject": subject.name,
+                "document": subject.document,
+                "id": id,
+                "state": state,
+            }))?,
+            Output::Table => {
+                let id = id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+                output::line(&format!("{:<40} {id:>5}  {state}", subject.name))?;
+            }
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        _ => Err(Failure::error(format!("{wrong} subjects are not as they should be"))),
+    }
+}
+
+/// `cancel`.
+pub(crate) fn cancel(settings: &Settings, job_id: &str, reason: Option<String>) -> Outcome {
+    if !is_job_id(job_id) {
+        return Err(Failure::usage(format!("{job_id:?} is no job id")));
+    }
+    let connection = settings.connection()?;
+    let topic = &settings.names.control;
+    let count = cluster(&connection, settings.question())?.partitions(topic)?;
+    let mut request = JobControl::cancel(job_id, clock::now());
+    request.reason = reason;
+    let framing = framing::<JobControl>(settings, None, topic)?;
+    let producer = Producer::new(&connection, settings.question())?;
+    let record = Outgoing {
+        topic: topic.clone(),
+        partition: i32::try_from(slot_of(job_id, count)).unwrap_or(0),
+        key: Some(job_id.as_bytes().to_vec()),
+        value: Some(encode(&request, framing).map_err(Failure::error)?),
+        headers: Vec::new(),
+    };
+    producer.send(&record, 0)?;
+    for delivery in producer.finish() {
+        delivery.outcome?;
+    }
+    eprintln!("asked to cancel {job_id}");
+    Ok(())
+}
+
+/// `status`.
+pub(crate) fn status(settings: &Settings) -> Outcome {
+    let connection = settings.connection()?;
+    let question = settings.question();
+    let names = &settings.names;
+    let group = names.group(&settings.group_id);
+    let ends = extents(&connection, &names.jobs, question)?;
+    let count = u32::try_from(ends.len()).unwrap_or(u32::MAX);
+    let offsets = committed(&connection, &group, &names.jobs, count, question)?;
+    let slots = cluster(&connection, question)?.partitions(&names.ledger)?;
+    let mut rows = Vec::new();
+    let mut documents = Vec::new();
+    let mut total = 0;
+    for (partition, (extent, offset)) in ends.iter().zip(&offsets).enumerate() {
+        let lag = (extent.end - offset.unwrap_or(extent.start)).max(0);
+        total += lag;
+        documents.push(json!({
+            "partition": partition,
+            "log_start": extent.start,
+            "committed": offset,
+            "end": extent.end,
+            "lag": lag,
+        }));
+        rows.push(vec![
+            partition.to_string(),
+            extent.start.to_string(),
+            offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
+            extent.end.to_string(),
+            lag.to_string(),
+        ]);
+    }
+    let workers = workers(settings).unwrap_or_default();
+    if settings.output == Output::Json {
+        return output::json_line(&json!({
+            "group": group,
+            "topic": names.jobs,
+            "slots": slots,
+            "lag": total,
+            "partitions": documents,
+            "workers": workers,
+        }));
+    }
+    output::table(&["PARTITION", "START", "COMMITTED", "END", "LAG"], &rows)?;
+    // Transaction markers take offsets too.
+    output::line(&format!(
+        "\ngroup {group}, {slots} slots, lag {total} (a partition that is at rest can show 1 or 2: transaction markers)"
+    ))?;
+    if workers.is_empty() {
+        return output::line("no worker has advertised itself");
+    }
+    let rows: Vec<_> = workers
+        .iter()
+        .map(|worker| {
+            vec![
+                worker.worker_id.clone(),
+                worker.status.state.to_string(),
+                worker.status.current_jobs.to_string(),
+                worker.version.clone(),
+                worker.status.last_heartbeat.to_string(),
+            ]
+        })
+        .collect();
+    output::line("")?;
+    output::table(&["WORKER", "STATE", "JOBS", "VERSION", "LAST HEARTBEAT"], &rows)
+}
+
+/// The last advertisement of each worker.
+fn workers(settings: &Settings) -> Outcome<Vec<WorkerAdvertisement>> {
+    let schemas = settings.schemas()?;
+    let connection = settings.connection()?;
+    let topic = &settings.names.workers;
+    let deadline = crate::clock::Deadline::of(Some(settings.question()));
+    let mut reader =
+        Reader::open(&connection, topic, &Start::Beginning, Until::End, settings.question())?;
+    let mut found = BTreeMap::new();
+    while !deadline.has_passed() {
+        match reader.next(Duration::from_millis(100))? {
+            Step::Done => break,
+            Step::Idle => {}
+            Step::Record(record) => {
+                let key = record.key.unwrap_or_default();
+                match record.value.as_deref().map(|value| decode(value, &*schemas)) {
+                    Some(Ok(worker)) => {
+                        found.insert(key, worker);
+                    }
+                    Some(Err(error)) => eprintln!("a worker's advertisement: {error}"),
+                    None => {
+                        found.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+    Ok(found.into_values().collect())
+}
