@@ -2,7 +2,7 @@
 
 use crate::dependencies::target_directory;
 use crate::steps::{become_command, cargo, run as run_command, run_within};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -30,10 +30,12 @@ pub(crate) fn run_many(times: u32) -> Result<()> {
         let errors = output.try_clone()?;
         let start = xtask::clock::now();
         let result = run_within(demo.stdout(output).stderr(errors), LIMIT);
+        let shown = fs::read_to_string(log.path()).unwrap_or_default();
         if let Err(error) = result {
-            println!("{}", fs::read_to_string(log.path()).unwrap_or_default());
+            println!("{shown}");
             return Err(error).context(format!("run {number} of {times}"));
         }
+        ensure!(!shown.trim().is_empty(), "the demo showed nothing");
         let time = crate::steps::seconds(start.elapsed());
         println!("demo {number} of {times}: ok, {time}");
     }
