@@ -16,6 +16,10 @@ pub struct Options {
     /// Schema registry (Confluent's API); without one jobs are JSON or single-object Avro
     #[arg(long, env = "GUESTKIT_SCHEMA_REGISTRY_URL", value_name = "URL")]
     pub schema_registry_url: Option<String>,
+    /// How long the registry must keep saying that a schema id is unknown before a record that
+    /// names it is a dead letter [default: 60s]
+    #[arg(long, env = "GUESTKIT_SCHEMA_UNKNOWN_AFTER", value_name = "TIME")]
+    pub schema_unknown_after: Option<String>,
     /// First part of all topic names [default: vm-operations]
     #[arg(long, env = "GUESTKIT_TOPIC_PREFIX", value_name = "NAME")]
     pub topic_prefix: Option<String>,
@@ -94,6 +98,8 @@ pub enum Transport {
 pub struct Config {
     /// Where jobs come from.
     pub transport: Transport,
+    /// How long an unknown schema id waits before it is believed.
+    pub schema_unknown_after: Duration,
     /// First part of all topic names.
     pub topic_prefix: String,
     /// Consumer group as configured; a pool's group has the pool's name added.
@@ -149,6 +155,7 @@ impl Options {
         Self {
             bootstrap_servers: self.bootstrap_servers.or(file.bootstrap_servers),
             schema_registry_url: self.schema_registry_url.or(file.schema_registry_url),
+            schema_unknown_after: self.schema_unknown_after.or(file.schema_unknown_after),
             topic_prefix: self.topic_prefix.or(file.topic_prefix),
             group_id: self.group_id.or(file.group_id),
             worker_id: self.worker_id.or(file.worker_id),
@@ -190,10 +197,8 @@ impl Options {
                 "concurrency is {concurrency}: give 1 to {CONCURRENCY_MAX}"
             )));
         }
-        let drain_timeout = match self.drain_timeout.as_deref() {
-            None => Duration::from_secs(30),
-            Some(text) => duration(text)?,
-        };
+        let drain_timeout = duration_or(self.drain_timeout.as_deref(), 30)?;
+        let schema_unknown_after = duration_or(self.schema_unknown_after.as_deref(), 60)?;
         for root in &self.disk_roots {
             if !root.is_dir() {
                 return Err(ConfigError(format!(
@@ -214,6 +219,7 @@ impl Options {
         }
         Ok(Config {
             transport: transport(&self)?,
+            schema_unknown_after,
             topic_prefix: self
                 .topic_prefix
                 .unwrap_or_else(|| "vm-operations".to_owned()),
@@ -289,6 +295,10 @@ fn check_name(name: &str, value: &str) -> Result<(), ConfigError> {
         )));
     }
     Ok(())
+}
+
+fn duration_or(text: Option<&str>, default_seconds: u64) -> Result<Duration, ConfigError> {
+    text.map_or(Ok(Duration::from_secs(default_seconds)), duration)
 }
 
 /// Reads `500ms`, `30s`, `5m` or `2h`.

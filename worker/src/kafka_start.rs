@@ -61,6 +61,9 @@ const CONTACT_MAX: Duration = Duration::from_secs(30);
 /// Pause before the registry is asked again at start.
 const REGISTRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Longest pause between two questions about a schema: a registry that is back is noticed soon.
+const REGISTRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// Runs a Kafka worker until a signal ends it.
 ///
 /// # Errors
@@ -229,7 +232,14 @@ fn schemas(
     let Some(url) = url else {
         return Ok(Some((Arc::new(NoRegistry), framings)));
     };
-    let registry = RegistrySchemas::new(url, Patience::default())?;
+    let registry = RegistrySchemas::new(
+        url,
+        Patience {
+            unknown: config.schema_unknown_after,
+            pause_max: REGISTRY_PAUSE_MAX,
+            ..Patience::default()
+        },
+    )?;
     if !config.json_results {
         let resolve = |topic: &str, schema: &str| resolve(&registry, topic, schema, stop);
         let Some(results) = resolve(&names.results, JobResult::SCHEMA)? else {

@@ -9,10 +9,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// Lines of a worker's log that a failed test shows.
+const LOG_TAIL: usize = 40;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -61,6 +64,16 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.len().saturating_sub(LOG_TAIL);
+            eprintln!(
+                "the end of {}:\n{}",
+                self.log.display(),
+                lines[tail..].join("\n")
+            );
+        }
         if self.is_running() {
             self.kill();
         }
@@ -71,7 +84,6 @@ impl Drop for Worker {
 #[derive(Debug, Clone)]
 pub(crate) struct SeenResult {
     pub(crate) partition: i32,
-    pub(crate) offset: i64,
     pub(crate) result: JobResult,
 }
 
@@ -104,7 +116,6 @@ impl SeenResult {
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) partition: i32,
-    pub(crate) offset: i64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: BTreeMap<String, Vec<u8>>,
@@ -386,7 +397,6 @@ fn of(message: &rdkafka::message::BorrowedMessage<'_>) -> Seen {
     });
     Seen {
         partition: message.partition(),
-        offset: message.offset(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers,
@@ -397,7 +407,6 @@ fn decoded(seen: &Seen) -> SeenResult {
     let value = seen.value.as_deref().unwrap_or_default();
     SeenResult {
         partition: seen.partition,
-        offset: seen.offset,
         result: decode(value, &NoRegistry).unwrap(),
     }
 }
@@ -449,9 +458,4 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() ->
         assert!(now() < end, "{what} did not happen within {limit:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// Where the guests that lie in the repository are.
-pub(crate) fn guests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../inspector/tests/data/guests")
 }

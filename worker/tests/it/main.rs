@@ -10,4 +10,5 @@ mod duplicates;
 mod files;
 mod fleet;
 mod outage;
+mod registry;
 mod zombie;

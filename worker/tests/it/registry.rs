@@ -1,0 +1,182 @@
+//! The schema registry: Confluent-framed jobs, and a registry that is down or lies.
+
+use crate::fleet::{Fleet, by_job, echo, wait_until};
+use guestkit_kafka::TopicNames;
+use guestkit_kafka::registry::{Patience, RegistrySchemas, subjects};
+use guestkit_protocol::{Framing, NoRegistry, decode_job, encode};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use xtask::cluster::{HttpFault, Registry};
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Registers all schemas of a fleet; answers with their ids by subject.
+fn register(fleet: &Fleet, url: &str) -> BTreeMap<String, u32> {
+    let registry = RegistrySchemas::new(url, Patience::default()).unwrap();
+    let names = TopicNames::new(&fleet.prefix, None).unwrap();
+    subjects(&names)
+        .into_iter()
+        .map(|subject| {
+            let id = registry.register(&subject.name, subject.schema).unwrap();
+            (subject.name, id)
+        })
+        .collect()
+}
+
+fn confluent(job_id: &str, schema_id: u32) -> Vec<u8> {
+    let job = decode_job(&echo(job_id, None, "{}"), &NoRegistry).unwrap();
+    encode(&job, Framing::Confluent { schema_id }).unwrap()
+}
+
+#[test]
+fn jobs_wait_for_a_registry_that_is_down_or_fails_and_nothing_is_dead_lettered() {
+    let registry = Registry::start().unwrap();
+    let fault = HttpFault::in_front_of(registry.address()).unwrap();
+    let url = fault.url();
+    let fleet = Fleet::new("registry", 3);
+    let ids = register(&fleet, registry.url());
+    let id = ids[&format!("{}.jobs-value", fleet.prefix)];
+
+    // Down at start: the worker waits, then goes on by itself.
+    registry.stop().unwrap();
+    let mut worker = fleet.worker(&["--schema-registry-url", &url, "--result-format", "json"]);
+    fleet.publish(Some(0), None, &confluent("at-start-01", id));
+    fleet.publish(Some(0), None, &echo("behind-it-1", None, "{}"));
+    fleet.flush();
+    wait_until("the job waits", LIMIT, || {
+        worker.log().contains("waits for its schema")
+    });
+    assert!(worker.is_running());
+    assert!(fleet.results(1, Duration::from_secs(2)).len() <= 1);
+    registry.restart().unwrap();
+    assert_eq!(by_job(&fleet.results(2, LIMIT)).len(), 2);
+
+    // Answering 500 for a schema id that is not known yet, then back.
+    fault.fail(500);
+    let other = RegistrySchemas::new(registry.url(), Patience::default()).unwrap();
+    // The same schema under another name has another text, so another id.
+    let renamed = schema_with_other_doc();
+    let second = other
+        .register(&format!("{}.jobs-value", fleet.prefix), &renamed)
+        .unwrap();
+    assert_ne!(second, id);
+    fleet.publish(Some(1), None, &confluent("in-middle-1", second));
+    fleet.flush();
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(
+        fleet.results(3, Duration::from_secs(1)).len(),
+        2,
+        "it waits"
+    );
+    fault.heal();
+    assert_eq!(by_job(&fleet.results(3, LIMIT)).len(), 3);
+    assert!(fleet.dead_letters(1, Duration::from_secs(1)).is_empty());
+    fleet.wait_no_lag(LIMIT);
+    assert_eq!(worker.terminate(), 0);
+}
+
+fn schema_with_other_doc() -> String {
+    use guestkit_protocol::{Document, JobEnvelope};
+    let schema: serde_json::Value = serde_json::from_str(JobEnvelope::SCHEMA).unwrap();
+    let mut schema = schema;
+    schema["doc"] = "the same, told in other words".into();
+    schema.to_string()
+}
+
+#[test]
+fn a_worker_waits_at_start_until_the_registry_is_there() {
+    let registry = Registry::start().unwrap();
+    let fleet = Fleet::new("reg-start", 2);
+    let id = register(&fleet, registry.url())[&format!("{}.jobs-value", fleet.prefix)];
+    registry.stop().unwrap();
+    let mut worker = fleet.worker(&["--schema-registry-url", registry.url()]);
+    fleet.publish(None, None, &confluent("waiting-001", id));
+    fleet.flush();
+    wait_until("the worker waits", LIMIT, || {
+        worker.log().contains("waiting for the schema registry")
+    });
+    registry.restart().unwrap();
+    // Results are Confluent-framed now: decoding them needs the registry too.
+    let seen = fleet.read("results", LIMIT, |seen| !seen.is_empty());
+    let schemas = RegistrySchemas::new(registry.url(), Patience::default()).unwrap();
+    let result: guestkit_protocol::JobResult = loop {
+        match guestkit_protocol::decode(seen[0].value.as_deref().unwrap(), &schemas) {
+            Ok(result) => break result,
+            Err(error) => assert!(
+                matches!(error, guestkit_protocol::DecodeError::Temporary(_)),
+                "{error}"
+            ),
+        }
+    };
+    assert_eq!(seen[0].value.as_deref().unwrap()[0], 0);
+    assert_eq!(result.job_id, "waiting-001");
+    assert_eq!(worker.terminate(), 0);
+}
+
+#[test]
+fn records_that_no_schema_can_read_are_dead_letters_that_say_why() {
+    let registry = Registry::start().unwrap();
+    let fleet = Fleet::new("reg-bad", 2);
+    register(&fleet, registry.url());
+    let client = RegistrySchemas::new(registry.url(), Patience::default()).unwrap();
+    let recursive = r#"{"type":"record","name":"JobEnvelope","namespace":"io.guestkit.v1","fields":[{"name":"next","type":["null","io.guestkit.v1.JobEnvelope"],"default":null}]}"#;
+    let recursive = client
+        .register(&format!("{}-recursive", fleet.prefix), recursive)
+        .unwrap();
+    let foreign = r#"{"type":"record","name":"Pet","namespace":"zoo","fields":[{"name":"name","type":"string"}]}"#;
+    let foreign = client
+        .register(&format!("{}-foreign", fleet.prefix), foreign)
+        .unwrap();
+    let jobs = client
+        .resolve(
+            &format!("{}.jobs-value", fleet.prefix),
+            <guestkit_protocol::JobEnvelope as guestkit_protocol::Document>::SCHEMA,
+        )
+        .unwrap()
+        .unwrap();
+    let framed = |id: u32, datum: &[u8]| {
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(&id.to_be_bytes());
+        bytes.extend_from_slice(datum);
+        bytes
+    };
+    let cases: [(&str, Vec<u8>, &str); 5] = [
+        ("recursive", framed(recursive, &[2; 64]), "recurs"),
+        ("foreign", framed(foreign, b"\x06Rex"), "Pet"),
+        (
+            "huge",
+            framed(jobs, &[2, 0x80, 0xCA, 0xB5, 0xEE, 0x01]),
+            "byte",
+        ),
+        ("id 0", framed(0, &[0, 0, 0, 9, 1]), "apicurio"),
+        ("unknown id", framed(987_654, &[1, 2, 3]), "987654"),
+    ];
+    let mut worker = fleet.worker(&[
+        "--schema-registry-url",
+        registry.url(),
+        "--schema-unknown-after",
+        "3s",
+    ]);
+    for (name, value, _) in &cases {
+        fleet.publish_with(Some(1), Some(b"k"), value, &[("case", name.as_bytes())]);
+    }
+    fleet.publish(Some(1), None, &echo("good-job-01", None, "{}"));
+    fleet.flush();
+    let letters = fleet.dead_letters(cases.len(), LIMIT);
+    for (name, value, part) in &cases {
+        let letter = letters
+            .iter()
+            .find(|seen| seen.header("case") == *name)
+            .unwrap_or_else(|| panic!("{name}: no dead letter"));
+        assert_eq!(letter.value.as_deref(), Some(value.as_slice()));
+        let message = letter.header("guestkit_error").to_lowercase();
+        assert!(message.contains(&part.to_lowercase()), "{name}: {message}");
+    }
+    assert_eq!(
+        fleet.read("results", LIMIT, |seen| !seen.is_empty()).len(),
+        1
+    );
+    fleet.wait_no_lag(LIMIT);
+    assert!(worker.is_running());
+    assert_eq!(worker.terminate(), 0);
+}
