@@ -26,8 +26,13 @@ pub(crate) fn topics(settings: &Settings, command: &TopicsCommand) -> Outcome {
             partitions,
             replication_factor,
         } => {
-            let created =
-                topics::create(&connection, names, *partitions, *replication_factor, question)?;
+            let created = topics::create(
+                &connection,
+                names,
+                *partitions,
+                *replication_factor,
+                question,
+            )?;
             for (topic, created) in created {
                 let (word, count) = match created {
                     Created::New(count) => ("created", count),
@@ -37,12 +42,16 @@ pub(crate) fn topics(settings: &Settings, command: &TopicsCommand) -> Outcome {
                     Output::Json => output::json_line(
                         &json!({"topic": topic, "state": word, "partitions": count}),
                     )?,
-                    Output::Table => output::line(&format!("{word:<8} {topic} ({count} partitions)"))?,
+                    Output::Table => {
+                        output::line(&format!("{word:<8} {topic} ({count} partitions)"))?
+                    }
                 }
             }
             let ledger = cluster(&connection, question)?.partitions(&names.ledger)?;
             if ledger != *partitions {
-                eprintln!("the ledger has {ledger} partitions, which is fixed; {partitions} were asked for");
+                eprintln!(
+                    "the ledger has {ledger} partitions, which is fixed; {partitions} were asked for"
+                );
             }
         }
         TopicsCommand::Check => {}
@@ -112,7 +121,9 @@ pub(crate) fn schemas(settings: &Settings, command: &SchemasCommand) -> Outcome 
     }
     match wrong {
         0 => Ok(()),
-        _ => Err(Failure::error(format!("{wrong} subjects are not as they should be"))),
+        _ => Err(Failure::error(format!(
+            "{wrong} subjects are not as they should be"
+        ))),
     }
 }
 
@@ -206,7 +217,10 @@ pub(crate) fn status(settings: &Settings) -> Outcome {
         })
         .collect();
     output::line("")?;
-    output::table(&["WORKER", "STATE", "JOBS", "VERSION", "LAST HEARTBEAT"], &rows)
+    output::table(
+        &["WORKER", "STATE", "JOBS", "VERSION", "LAST HEARTBEAT"],
+        &rows,
+    )
 }
 
 /// The last advertisement of each worker.
@@ -215,8 +229,13 @@ fn workers(settings: &Settings) -> Outcome<Vec<WorkerAdvertisement>> {
     let connection = settings.connection()?;
     let topic = &settings.names.workers;
     let deadline = crate::clock::Deadline::of(Some(settings.question()));
-    let mut reader =
-        Reader::open(&connection, topic, &Start::Beginning, Until::End, settings.question())?;
+    let mut reader = Reader::open(
+        &connection,
+        topic,
+        &Start::Beginning,
+        Until::End,
+        settings.question(),
+    )?;
     let mut found = BTreeMap::new();
     while !deadline.has_passed() {
         match reader.next(Duration::from_millis(100))? {
@@ -224,7 +243,11 @@ fn workers(settings: &Settings) -> Outcome<Vec<WorkerAdvertisement>> {
             Step::Idle => {}
             Step::Record(record) => {
                 let key = record.key.unwrap_or_default();
-                match record.value.as_deref().map(|value| decode(value, &*schemas)) {
+                match record
+                    .value
+                    .as_deref()
+                    .map(|value| decode(value, &*schemas))
+                {
                     Some(Ok(worker)) => {
                         found.insert(key, worker);
                     }

@@ -39,13 +39,29 @@ pub(crate) enum Output {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Common {
     /// Kafka brokers, HOST:PORT separated by commas
-    #[arg(long, global = true, env = "GUESTKIT_BOOTSTRAP_SERVERS", value_name = "HOST:PORT,…")]
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_BOOTSTRAP_SERVERS",
+        value_name = "HOST:PORT,…"
+    )]
     pub(crate) bootstrap_servers: Option<String>,
     /// Schema registry (Confluent's API); without one jobs are JSON
-    #[arg(long, global = true, env = "GUESTKIT_SCHEMA_REGISTRY_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_SCHEMA_REGISTRY_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub(crate) schema_registry_url: Option<String>,
     /// First part of all topic names [default: vm-operations]
-    #[arg(long, global = true, env = "GUESTKIT_TOPIC_PREFIX", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_TOPIC_PREFIX",
+        value_name = "NAME"
+    )]
     pub(crate) topic_prefix: Option<String>,
     /// Consumer group of the workers [default: guestkit-workers]
     #[arg(long, global = true, env = "GUESTKIT_GROUP_ID", value_name = "NAME")]
@@ -54,7 +70,12 @@ pub(crate) struct Common {
     #[arg(long, global = true, env = "GUESTKIT_POOL", value_name = "NAME")]
     pub(crate) pool: Option<String>,
     /// librdkafka properties, name=value lines; KAFKA_… variables win over them
-    #[arg(long, global = true, env = "GUESTKIT_KAFKA_PROPERTIES", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_KAFKA_PROPERTIES",
+        value_name = "FILE"
+    )]
     pub(crate) kafka_properties: Option<PathBuf>,
     /// TOML file with the same names as these flags; [kafka] holds librdkafka properties
     #[arg(long, global = true, env = "GUESTKIT_CONFIG", value_name = "FILE")]

@@ -65,15 +65,29 @@ fn show(settings: &Settings, id: &str, raw: bool) -> Outcome {
     output::line(&format!("key      {}", output::clean(&key_text(&record))))?;
     for (name, value) in &record.headers {
         let value = String::from_utf8_lossy(value.as_deref().unwrap_or_default());
-        output::line(&format!("header   {}: {}", output::clean(name), output::clean(&value)))?;
+        output::line(&format!(
+            "header   {}: {}",
+            output::clean(name),
+            output::clean(&value)
+        ))?;
     }
     output::line(&format!("value    {} bytes", value.len()))?;
     for (row, bytes) in value.chunks(16).enumerate() {
         let text: String = bytes
             .iter()
-            .map(|byte| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' })
+            .map(|byte| {
+                if (0x20..0x7f).contains(byte) {
+                    char::from(*byte)
+                } else {
+                    '.'
+                }
+            })
             .collect();
-        output::line(&format!("{:08x}  {:<32}  {text}", row * 16, hex::encode(bytes)))?;
+        output::line(&format!(
+            "{:08x}  {:<32}  {text}",
+            row * 16,
+            hex::encode(bytes)
+        ))?;
     }
     Ok(())
 }
@@ -113,7 +127,9 @@ fn again(id: &str, record: Record) -> Outcome<Outgoing> {
         partition,
         key: record.key,
         value: record.value,
-        headers: own.filter(|(name, _)| !name.starts_with("guestkit_")).collect(),
+        headers: own
+            .filter(|(name, _)| !name.starts_with("guestkit_"))
+            .collect(),
     })
 }
 
@@ -129,7 +145,12 @@ fn describe(record: &Record) -> serde_json::Value {
         .headers
         .iter()
         .map(|(name, value)| {
-            json!([name, value.as_deref().map(|value| String::from_utf8_lossy(value).into_owned())])
+            json!([
+                name,
+                value
+                    .as_deref()
+                    .map(|value| String::from_utf8_lossy(value).into_owned())
+            ])
         })
         .collect();
     json!({
@@ -165,11 +186,17 @@ fn fetch(settings: &Settings, id: &str) -> Outcome<Record> {
         Ok(false)
     })?;
     found.ok_or_else(|| {
-        Failure::usage(format!("there is no dead letter at {id}: see `guestkit-jobs dead-letters list`"))
+        Failure::usage(format!(
+            "there is no dead letter at {id}: see `guestkit-jobs dead-letters list`"
+        ))
     })
 }
 
-fn read(settings: &Settings, start: &Start, mut each: impl FnMut(Record) -> Outcome<bool>) -> Outcome {
+fn read(
+    settings: &Settings,
+    start: &Start,
+    mut each: impl FnMut(Record) -> Outcome<bool>,
+) -> Outcome {
     let connection = settings.connection()?;
     let topic = &settings.names.dead_letters;
     let question = settings.question();
@@ -226,7 +253,10 @@ mod tests {
         assert_eq!((&*outgoing.topic, outgoing.partition), ("vm.jobs", 7));
         assert_eq!(outgoing.headers, [header("mine", "1")]);
         assert_eq!(outgoing.value, record.value);
-        let headless = Record { headers: Vec::new(), ..record };
+        let headless = Record {
+            headers: Vec::new(),
+            ..record
+        };
         assert!(again("0/1", headless).is_err());
     }
 }

@@ -25,11 +25,15 @@ pub(crate) fn read(files: &[impl AsRef<Path>]) -> Outcome<Vec<Found>> {
         let file = file.as_ref();
         let (name, text) = if file.as_os_str() == "-" {
             let mut text = Vec::new();
-            std::io::stdin().lock().take(FILE_MAX).read_to_end(&mut text)?;
+            std::io::stdin()
+                .lock()
+                .take(FILE_MAX)
+                .read_to_end(&mut text)?;
             ("stdin".to_owned(), text)
         } else {
-            let text = std::fs::read(file)
-                .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
+            let text = std::fs::read(file).map_err(|error| {
+                Failure::usage(format!("cannot read {}: {error}", file.display()))
+            })?;
             (file.display().to_string(), text)
         };
         found.extend(split(&name, &text));
@@ -103,7 +107,10 @@ mod tests {
     fn documents_arrays_and_lines_are_told_apart() {
         assert_eq!(valid(JOB), [true]);
         assert_eq!(valid(&format!("[{JOB},{JOB}]")), [true, true]);
-        assert_eq!(valid(&format!("{JOB}\n{JOB}\n[{JOB}]\n{{}}")), [true, true, true, false]);
+        assert_eq!(
+            valid(&format!("{JOB}\n{JOB}\n[{JOB}]\n{{}}")),
+            [true, true, true, false]
+        );
         assert_eq!(valid(""), [false]);
         assert_eq!(valid(&format!("{JOB} x {JOB}")), [true, false]);
         assert_eq!(valid("[]"), [false]);

@@ -32,7 +32,9 @@ pub(crate) fn echo(data: &str) -> Outcome<Draft> {
 /// Gives the drafts their ids, times and flags.
 pub(crate) fn build(drafts: Vec<Draft>, how: &Publishing) -> Outcome<Vec<JobEnvelope>> {
     if how.idempotency_key.is_some() && drafts.len() > 1 {
-        return Err(Failure::usage("--idempotency-key is for one job, not for several"));
+        return Err(Failure::usage(
+            "--idempotency-key is for one job, not for several",
+        ));
     }
     drafts
         .into_iter()

@@ -62,15 +62,24 @@ fn run(cli: Cli) -> Outcome {
             publish::publish(&settings, jobs, how)
         }
         Command::Inspect { images, deep, how } => shorthand(
-            images.iter().map(|image| jobs::inspect(image, *deep)).collect(),
+            images
+                .iter()
+                .map(|image| jobs::inspect(image, *deep))
+                .collect(),
             how,
         ),
         Command::Profile { images, how } => shorthand(
-            images.iter().map(|image| ("profile", profile_job(image))).collect(),
+            images
+                .iter()
+                .map(|image| ("profile", profile_job(image)))
+                .collect(),
             how,
         ),
         Command::Fix { images, how } => shorthand(
-            images.iter().map(|image| ("fixjob", fix_job(image))).collect(),
+            images
+                .iter()
+                .map(|image| ("fixjob", fix_job(image)))
+                .collect(),
             how,
         ),
         Command::Convert {
@@ -78,7 +87,10 @@ fn run(cli: Cli) -> Outcome {
             destination,
             format,
             how,
-        } => shorthand(vec![("convert", convert_job(image, format, destination))], how),
+        } => shorthand(
+            vec![("convert", convert_job(image, format, destination))],
+            how,
+        ),
         Command::Compare {
             image,
             baseline,

@@ -28,7 +28,10 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Outcome {
     let widths: Vec<usize> = (0..head.len())
         .map(|at| {
             let cells = all().filter_map(|row| row.get(at));
-            cells.map(|cell| clean(cell).chars().count()).max().unwrap_or(0)
+            cells
+                .map(|cell| clean(cell).chars().count())
+                .max()
+                .unwrap_or(0)
         })
         .collect();
     for row in all() {

@@ -37,7 +37,9 @@ pub(crate) fn valid(found: Vec<Found>) -> Outcome<Vec<JobEnvelope>> {
     }
     if invalid > 0 {
         let all = invalid + jobs.len();
-        return Err(Failure::usage(format!("{invalid} of {all} jobs are invalid")));
+        return Err(Failure::usage(format!(
+            "{invalid} of {all} jobs are invalid"
+        )));
     }
     Ok(jobs)
 }
@@ -66,7 +68,12 @@ pub(crate) fn framing<D: Document>(
 }
 
 /// The record for a job.
-pub(crate) fn record(job: &JobEnvelope, topic: &str, slots: u32, framing: Framing) -> Outcome<Outgoing> {
+pub(crate) fn record(
+    job: &JobEnvelope,
+    topic: &str,
+    slots: u32,
+    framing: Framing,
+) -> Outcome<Outgoing> {
     let value = encode(job, framing)
         .map_err(|error| Failure::usage(format!("job {}: {error}", job.job_id)))?;
     if value.len() as u64 > guestkit_kafka::topics::JOB_BYTES_MAX - 1024 {
@@ -115,7 +122,11 @@ fn pools(settings: &Settings, jobs: &mut [JobEnvelope]) -> Outcome<Vec<TopicName
 }
 
 /// Publishes valid jobs; with `--wait` prints their results.
-pub(crate) fn publish(settings: &Settings, mut jobs: Vec<JobEnvelope>, how: &Publishing) -> Outcome {
+pub(crate) fn publish(
+    settings: &Settings,
+    mut jobs: Vec<JobEnvelope>,
+    how: &Publishing,
+) -> Outcome {
     let connection = settings.connection()?;
     let deadline = settings.deadline();
     let names = pools(settings, &mut jobs)?;
@@ -123,7 +134,11 @@ pub(crate) fn publish(settings: &Settings, mut jobs: Vec<JobEnvelope>, how: &Pub
     let records = records(settings, &cluster, &jobs, &names, how)?;
     // Before anything is published: a result can't be older than this.
     let ends = match how.wait {
-        true => Some(extents(&connection, &settings.names.results, settings.question())?),
+        true => Some(extents(
+            &connection,
+            &settings.names.results,
+            settings.question(),
+        )?),
         false => None,
     };
     let published = send(&connection, settings, &jobs, &records, how.wait)?;
@@ -272,7 +287,9 @@ fn wait(
             if !rows.is_empty() {
                 output::table(&watch::RESULT_HEAD, &rows)?;
             }
-            let because = reader.last_fault().map_or_else(String::new, |fault| format!(" ({fault})"));
+            let because = reader
+                .last_fault()
+                .map_or_else(String::new, |fault| format!(" ({fault})"));
             return Err(Failure::out_of_time(format!(
                 "{} of {all} results did not come in time{because}; they can be read later: guestkit-jobs results --job-id {}",
                 missing.len(),
@@ -286,6 +303,8 @@ fn wait(
     }
     match bad {
         0 => Ok(()),
-        _ => Err(Failure::error(format!("{bad} of {all} jobs did not complete"))),
+        _ => Err(Failure::error(format!(
+            "{bad} of {all} jobs did not complete"
+        ))),
     }
 }

@@ -49,7 +49,9 @@ impl Settings {
         let mut kafka = Properties::new();
         if let Some(table) = file.remove("kafka") {
             let toml::Value::Table(table) = table else {
-                return Err(Failure::usage("[kafka] in the configuration file is no table"));
+                return Err(Failure::usage(
+                    "[kafka] in the configuration file is no table",
+                ));
             };
             for (name, value) in table {
                 let text = match value {
@@ -68,7 +70,9 @@ impl Settings {
             match (flag, file.remove(key)) {
                 (Some(flag), _) => Ok(Some(flag)),
                 (None, Some(toml::Value::String(text))) => Ok(Some(text)),
-                (None, Some(_)) => Err(Failure::usage(format!("{key} in the configuration file is no text"))),
+                (None, Some(_)) => Err(Failure::usage(format!(
+                    "{key} in the configuration file is no text"
+                ))),
                 (None, None) => Ok(None),
             }
         };
@@ -79,7 +83,9 @@ impl Settings {
         let pool = pick(flags.pool, "pool")?;
         let timeout = pick(flags.timeout, "timeout")?;
         let output = pick(None, "output")?;
-        let properties = flags.kafka_properties.map(|path| path.display().to_string());
+        let properties = flags
+            .kafka_properties
+            .map(|path| path.display().to_string());
         if let Some(path) = pick(properties, "kafka-properties")? {
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| Failure::usage(format!("cannot read {path}: {error}")))?;
@@ -90,7 +96,9 @@ impl Settings {
             (None, None | Some("table")) => Output::Table,
             (None, Some("json")) => Output::Json,
             (None, Some(other)) => {
-                return Err(Failure::usage(format!("output is table or json, not {other}")));
+                return Err(Failure::usage(format!(
+                    "output is table or json, not {other}"
+                )));
             }
         };
         Ok(Self {
@@ -98,7 +106,10 @@ impl Settings {
             kafka,
             environment,
             schema_registry_url: schema_registry_url.filter(|url| !url.is_empty()),
-            names: TopicNames::new(prefix.as_deref().unwrap_or("vm-operations"), pool.as_deref())?,
+            names: TopicNames::new(
+                prefix.as_deref().unwrap_or("vm-operations"),
+                pool.as_deref(),
+            )?,
             group_id: group_id.unwrap_or_else(|| "guestkit-workers".to_owned()),
             output,
             timeout: timeout.as_deref().map(duration).transpose()?,
@@ -144,7 +155,9 @@ impl Settings {
 
     /// How long one question to the cluster may take.
     pub(crate) fn question(&self) -> Duration {
-        self.timeout.unwrap_or(QUESTION).max(Duration::from_millis(100))
+        self.timeout
+            .unwrap_or(QUESTION)
+            .max(Duration::from_millis(100))
     }
 
     /// When a command that waits gives up.
@@ -163,7 +176,10 @@ fn read_file(path: &Path) -> Outcome<toml::Table> {
         if !KEYS.contains(&key.as_str()) {
             let hint = nearest(key, KEYS.iter().copied())
                 .map_or_else(String::new, |near| format!("; did you mean {near}?"));
-            return Err(Failure::usage(format!("{}: unknown key {key}{hint}", path.display())));
+            return Err(Failure::usage(format!(
+                "{}: unknown key {key}{hint}",
+                path.display()
+            )));
         }
     }
     Ok(table)
@@ -184,7 +200,9 @@ pub(crate) fn duration(text: &str) -> Outcome<Duration> {
     let found = number.parse::<u64>().ok().filter(|_| millis > 0);
     let found = found.and_then(|number| number.checked_mul(millis));
     found.map(Duration::from_millis).ok_or_else(|| {
-        Failure::usage(format!("{text:?} is no time such as 500ms, 30s, 5m, 2h or 7d"))
+        Failure::usage(format!(
+            "{text:?} is no time such as 500ms, 30s, 5m, 2h or 7d"
+        ))
     })
 }
 
@@ -193,8 +211,11 @@ pub(crate) fn since(text: &str) -> Outcome<i64> {
     if let Ok(time) = Timestamp::parse(text) {
         return Ok(time.as_millis());
     }
-    let age = duration(text)
-        .map_err(|_| Failure::usage(format!("{text:?} is neither RFC 3339 nor an age such as 10m")))?;
+    let age = duration(text).map_err(|_| {
+        Failure::usage(format!(
+            "{text:?} is neither RFC 3339 nor an age such as 10m"
+        ))
+    })?;
     let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     Ok(clock::now().as_millis().saturating_sub(age).max(0))
 }
@@ -223,14 +244,21 @@ mod tests {
         assert_eq!(settings.names.jobs, "a.jobs.gpu");
         assert_eq!(settings.output, Output::Json);
         let printed = format!("{:?}", settings.connection().unwrap());
-        assert!(printed.contains("security.protocol") && printed.contains("x:1"), "{printed}");
+        assert!(
+            printed.contains("security.protocol") && printed.contains("x:1"),
+            "{printed}"
+        );
     }
 
     #[test]
     fn unknown_keys_are_refused_with_the_nearest_name() {
         let error = settings(Common::default(), "topic-prefx = \"a\"\n").unwrap_err();
         assert_eq!(error.code, 2);
-        assert!(error.message.contains("did you mean topic-prefix?"), "{}", error.message);
+        assert!(
+            error.message.contains("did you mean topic-prefix?"),
+            "{}",
+            error.message
+        );
         assert!(settings(Common::default(), "pool = 3\n").is_err());
         assert!(settings(Common::default(), "[kafka.security]\nprotocol = \"ssl\"\n").is_err());
     }

@@ -28,7 +28,10 @@ fn document<D: Document>(record: &Record, schemas: &dyn SchemaSource) -> Option<
         Ok(document) => Some(document),
         Err(error) => {
             let (partition, offset) = (record.partition, record.offset);
-            eprintln!("{partition}/{offset}: {}", output::clean(&error.to_string()));
+            eprintln!(
+                "{partition}/{offset}: {}",
+                output::clean(&error.to_string())
+            );
             None
         }
     }
@@ -87,7 +90,11 @@ fn scan(
 ) -> Outcome {
     let connection = settings.connection()?;
     let deadline = settings.deadline();
-    let until = if wanted.follow { Until::Follow } else { Until::End };
+    let until = if wanted.follow {
+        Until::Follow
+    } else {
+        Until::End
+    };
     let mut start = start(wanted.since)?;
     // Following without anything to look for begins with what is new.
     if wanted.follow && wanted.since.is_none() && wanted.job_ids.is_empty() {
