@@ -1,5 +1,7 @@
 //! On a real Kafka and a real registry: `./dev test` starts both and names them.
 
+#![allow(clippy::unwrap_used)]
+
 mod kafka;
 mod registry;
 
