@@ -125,3 +125,81 @@ fn exit_codes_say_what_happened() {
     };
     assert_eq!(nobody.run(&["status", "--timeout", "1s"], "").0, 3);
 }
+
+#[test]
+fn dead_letters_come_back_as_they_were() {
+    use guestkit_kafka::Connection;
+    use guestkit_kafka::produce::{Outgoing, Producer};
+    let cli = Cli::new("dead");
+    assert_eq!(cli.run(&["topics", "create", "--partitions", "2"], "").0, 0);
+    let connection = Connection::plain(&cli.servers).unwrap();
+    let producer = Producer::new(&connection, std::time::Duration::from_secs(20)).unwrap();
+    let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    let jobs = format!("{}.jobs", cli.prefix);
+    let letter = Outgoing {
+        topic: format!("{}.dead-letters", cli.prefix),
+        partition: 1,
+        key: Some(vec![0xff]),
+        value: Some(vec![0, 159, 146, 150]),
+        headers: vec![
+            header("mine", "kept"),
+            header("guestkit_reason", "INVALID_JOB"),
+            header("guestkit_source_topic", &jobs),
+            header("guestkit_source_partition", "1"),
+        ],
+    };
+    producer.send(&letter, 0).unwrap();
+    assert!(producer.finish()[0].outcome.is_ok());
+
+    let (code, out, _) = cli.run(&["dead-letters", "list"], "");
+    assert!(
+        code == 0 && out.contains("1/0") && out.contains("INVALID_JOB"),
+        "{out}"
+    );
+    let (_, out, _) = cli.run(&["dead-letters", "show", "1/0", "--output", "json"], "");
+    let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown["value_hex"], "009f9296");
+    let (code, out, errors) = cli.run(&["dead-letters", "replay", "1/0"], "");
+    assert!(code == 0 && out.contains(&jobs), "{out}{errors}");
+    let (_, out, _) = cli.run(&["status", "--output", "json"], "");
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status["partitions"][1]["lag"], 1);
+}
+
+#[test]
+fn results_are_found_by_job_id() {
+    use guestkit_kafka::Connection;
+    use guestkit_kafka::produce::{Outgoing, Producer};
+    let cli = Cli::new("results");
+    assert_eq!(cli.run(&["topics", "create", "--partitions", "2"], "").0, 0);
+    let connection = Connection::plain(&cli.servers).unwrap();
+    let producer = Producer::new(&connection, std::time::Duration::from_secs(20)).unwrap();
+    for number in 0..10 {
+        let id = format!("result-{number:04}");
+        let result = Outgoing {
+            topic: format!("{}.results", cli.prefix),
+            partition: number % 2,
+            key: Some(id.clone().into_bytes()),
+            value: Some(format!(r#"{{"job_id":"{id}","status":"completed"}}"#).into_bytes()),
+            headers: Vec::new(),
+        };
+        producer.send(&result, 0).unwrap();
+    }
+    assert!(
+        producer
+            .finish()
+            .iter()
+            .all(|delivery| delivery.outcome.is_ok())
+    );
+    let json = ["results", "--output", "json"];
+    let (code, out, errors) = cli.run(&json, "");
+    assert_eq!((code, out.lines().count()), (0, 10), "{errors}");
+    let both = ["--job-id", "result-0003", "--job-id", "result-0008"];
+    let (code, out, _) = cli.run(&[&json[..], &both[..]].concat(), "");
+    assert_eq!((code, out.lines().count()), (0, 2));
+    let one_missing = ["--job-id", "result-0003", "--job-id", "result-9999"];
+    let (code, out, _) = cli.run(&[&json[..], &one_missing[..]].concat(), "");
+    assert_eq!((code, out.lines().count()), (1, 1));
+    let (code, out, _) = cli.run(&[&json[..], &["--since", "10m"][..]].concat(), "");
+    assert_eq!((code, out.lines().count()), (0, 10));
+}
