@@ -14,6 +14,7 @@ mod properties;
 pub mod reader;
 pub mod registry;
 pub mod topics;
+mod wait;
 
 pub use connection::{Connection, Properties};
 pub use fault::Fault;

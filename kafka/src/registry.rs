@@ -234,11 +234,14 @@ impl RegistrySchemas {
     }
 
     /// Whatever may come of it, within the time that all requests of one question may take.
-    fn run<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    fn run<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
         let Some(runtime) = &self.runtime else {
             return Err(Fault::other("ask the schema registry", "it is closed"));
         };
-        runtime.block_on(work)
+        crate::wait::block_on(runtime, work)
     }
 }
 

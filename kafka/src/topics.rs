@@ -533,11 +533,11 @@ fn admin(connection: &Connection) -> Result<AdminClient<Quiet>, Fault> {
 }
 
 /// Admin calls are futures that their own thread completes.
-fn wait<T>(future: impl Future<Output = T>) -> Result<T, Fault> {
+fn wait<T: Send>(future: impl Future<Output = T> + Send) -> Result<T, Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|error| Fault::other("wait for the cluster", error))?;
-    Ok(runtime.block_on(future))
+    crate::wait::block_on(&runtime, async { Ok(future.await) })
 }
 
 #[cfg(test)]
