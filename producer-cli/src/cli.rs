@@ -77,7 +77,7 @@ pub(crate) struct Common {
         value_name = "FILE"
     )]
     pub(crate) kafka_properties: Option<PathBuf>,
-    /// TOML file with the same names as these flags; [kafka] holds librdkafka properties
+    /// TOML file with the same names as these flags; its table kafka holds librdkafka properties
     #[arg(long, global = true, env = "GUESTKIT_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// How to print [default: table]
