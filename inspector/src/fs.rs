@@ -120,4 +120,42 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// `Corrupt` or any read error.
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>>;
+
+    /// Value of an extended attribute by its full name (`security.selinux`); `None` when the node
+    /// has none of that name, or the file system has no such attributes.
+    ///
+    /// # Errors
+    /// `Corrupt` or any read error.
+    fn xattr(&self, _node: NodeId, _name: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// Subvolumes and snapshots, the top one included, sorted by id; empty where the file system
+    /// knows no such thing. [`FileSystem::root`] is the root of the default one.
+    ///
+    /// # Errors
+    /// `Corrupt` or any read error.
+    fn subvolumes(&self) -> Result<Vec<Subvolume>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A subvolume of btrfs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Subvolume {
+    /// Its tree's id; 5 is the top one.
+    pub id: u64,
+    /// Path from the top subvolume, empty for the top itself.
+    pub path: String,
+    /// UUID.
+    pub uuid: Option<String>,
+    /// UUID of the subvolume that it is a snapshot of.
+    pub snapshot_of: Option<String>,
+    /// Whether it is read-only.
+    pub read_only: bool,
+    /// Whether it is mounted when nothing else is named.
+    pub default: bool,
+    /// Its root directory.
+    #[serde(skip)]
+    pub root: NodeId,
 }

@@ -23,11 +23,15 @@ pub mod container;
 mod crc32;
 pub mod error;
 pub mod fs;
+pub mod guest;
+pub mod inspect;
 pub mod layer;
 pub mod layers;
 pub mod partition;
 pub mod probe;
 pub mod read_at;
+pub mod report;
 pub mod source;
+pub mod vfs;
 
 pub use error::{DiskError, Result};
