@@ -32,6 +32,7 @@ pub mod probe;
 pub mod read_at;
 pub mod report;
 pub mod source;
+pub mod task;
 pub mod vfs;
 
 pub use error::{DiskError, Result};

@@ -118,7 +118,30 @@ impl HostRoots {
         let Some(place) = &overlay.place else {
             return Err(denied(path, "the overlay was not opened beneath a root"));
         };
-        self.open_in(place.root, &place.dir.join(path))
+        match self.open_in(place.root, &place.dir.join(path)) {
+            // It may lie beneath another root. `..` is resolved by name here; what is opened in the
+            // end still goes through `openat2` beneath that root.
+            Err(refused @ DiskError::Denied { .. }) => match self.place_name(place, path) {
+                Some(absolute) => self.open_absolute(&absolute).map_err(|_| refused),
+                None => Err(refused),
+            },
+            answer => answer,
+        }
+    }
+
+    fn place_name(&self, place: &Place, path: &Path) -> Option<PathBuf> {
+        let [named, _] = &self.roots.get(place.root)?.names;
+        let mut absolute = PathBuf::new();
+        for part in named.join(&place.dir).join(path).components() {
+            match part {
+                Component::ParentDir => {
+                    absolute.pop();
+                }
+                Component::CurDir => {}
+                other => absolute.push(other),
+            }
+        }
+        Some(absolute)
     }
 
     fn open_absolute(&self, path: &Path) -> Result<HostFile> {

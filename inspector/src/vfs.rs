@@ -51,6 +51,34 @@ impl Found {
         self.fs.read_link(self.node)
     }
 
+    /// Names and nodes of a directory of its file system, sorted by name; what is mounted beneath it
+    /// is not seen.
+    ///
+    /// # Errors
+    /// As [`FileSystem::read_dir`]; `OverBudget` for a directory without end.
+    pub fn children(&self) -> Result<Vec<(Vec<u8>, Self)>> {
+        let mut found = Vec::new();
+        self.fs.read_dir(self.node, &mut |entry| {
+            found.push((entry.name, entry.node));
+            if found.len() >= LIST_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if found.len() >= LIST_MAX {
+            return Err(over("names in a directory", LIST_MAX));
+        }
+        found.sort_unstable();
+        Ok(found
+            .into_iter()
+            .map(|(name, node)| {
+                let fs = Arc::clone(&self.fs);
+                (name, Self { fs, node })
+            })
+            .collect())
+    }
+
     /// Calls `take` with the file's bytes, piece by piece.
     ///
     /// # Errors

@@ -92,12 +92,8 @@ pub(crate) fn run(options: &DemoOptions) -> Outcome {
 fn disks(options: &DemoOptions) -> Outcome<Vec<PathBuf>> {
     let mut disks = options.disks.clone();
     if disks.is_empty() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../inspector/tests/data/guests/deb12-gpt-ext4");
-        if let Ok(entries) = std::fs::read_dir(&folder) {
-            let found = entries.filter_map(|entry| Some(entry.ok()?.path()));
-            disks.extend(found.filter(|path| path.extension().is_some_and(|end| end == "qcow2")));
-        }
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inspector/tests/data/guests");
+        find_images(&folder, FOLDERS_DEEP, &mut disks)?;
         disks.sort();
         if disks.is_empty() {
             return Err(Failure::usage(format!(
@@ -113,6 +109,24 @@ fn disks(options: &DemoOptions) -> Outcome<Vec<PathBuf>> {
                 .map_err(|error| Failure::usage(format!("{}: {error}", disk.display())))
         })
         .collect()
+}
+
+/// Images of the repository: a folder a guest, variants of it one deeper.
+const FOLDERS_DEEP: u32 = 3;
+
+fn find_images(folder: &Path, deeper: u32, found: &mut Vec<PathBuf>) -> Outcome {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && deeper > 0 {
+            find_images(&path, deeper - 1, found)?;
+        } else if path
+            .extension()
+            .is_some_and(|end| end == "qcow2" || end == "vmdk")
+        {
+            found.push(path);
+        }
+    }
+    Ok(())
 }
 
 fn plan(disks: &[PathBuf]) -> Outcome<Vec<Planned>> {

@@ -13,6 +13,9 @@ use crate::source::{HostFile, HostRoots, Opener, Source};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Formats that are read, as `image.format` names them.
+pub const FORMATS: &[&str] = &["qcow2", "raw"];
+
 /// Files in a chain at most: the image and its backing files.
 pub const CHAIN_MAX: usize = 16;
 

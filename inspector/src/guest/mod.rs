@@ -18,7 +18,7 @@ use crate::report::{Coverage, InspectReport, Os, OtherSystem, Sections, Warning}
 use crate::vfs::GuestRoot;
 
 /// Which sections are wanted: what is left out is not read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InspectOptions {
     /// Packages and databases need the package database.
     pub packages: bool,
@@ -189,6 +189,39 @@ pub(crate) fn clean(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// The root of the first operating system with what its fstab mounts; without one, of the first
+/// file system that can be read.
+///
+/// # Errors
+/// Only when a budget is used up.
+pub fn main_root(examined: &Examined) -> Result<Option<GuestRoot>> {
+    for candidate in &examined.mountable {
+        let mut root = GuestRoot::new(candidate.reader.clone());
+        let Some(os) = os::detect(&root, &candidate.device)? else {
+            continue;
+        };
+        let mut unused = Sections::default();
+        let mounts = run(
+            &root,
+            &examined.layers,
+            &os,
+            &mut unused,
+            "mounts",
+            true,
+            fstab::read,
+        );
+        let mounts = mounts.unwrap_or_default();
+        for (at, fs) in fstab::to_mount(&mounts, &examined.mountable, &os.root) {
+            root.mount(&at, fs);
+        }
+        return Ok(Some(root));
+    }
+    Ok(examined
+        .mountable
+        .first()
+        .map(|first| GuestRoot::new(first.reader.clone())))
 }
 
 /// Finds the operating systems of an examined image and describes each.

@@ -1,6 +1,10 @@
 //! The report for people.
 
 use super::{InspectReport, Sections};
+use crate::guest::clean;
+use crate::layers::{FileSystemLayer, Layers, Volume};
+use crate::partition::Disk;
+use crate::probe::VolumeFacts;
 use std::fmt::Write;
 
 /// Renders a report, summary first. `colour`: for a terminal.
@@ -14,6 +18,8 @@ pub fn render(report: &InspectReport, colour: bool) -> String {
     };
     // Writing to a String cannot fail.
     let mut line = |name: &str, value: String| {
+        // Labels and names come from the guest: they must not steer the terminal.
+        let value = clean(&value);
         writeln!(out, "{bold}{name:<14}{plain}{value}").unwrap_or_default();
     };
     line(
@@ -47,7 +53,58 @@ pub fn render(report: &InspectReport, colour: bool) -> String {
         line("system", "none found".to_owned());
     }
     sections(&report.sections, &mut line);
-    for partition in &report.disk.partitions {
+    disk_lines(
+        &report.disk,
+        &report.volumes,
+        &report.filesystems,
+        &mut line,
+    );
+    out
+}
+
+/// Renders container, partitions, volumes and file systems alone.
+#[must_use]
+pub fn layers(layers: &Layers, colour: bool) -> String {
+    let mut out = String::new();
+    let (bold, plain) = if colour {
+        ("\u{1b}[1m", "\u{1b}[0m")
+    } else {
+        ("", "")
+    };
+    // Writing to a String cannot fail.
+    let mut line = |name: &str, value: String| {
+        // Labels and names come from the guest: they must not steer the terminal.
+        let value = clean(&value);
+        writeln!(out, "{bold}{name:<14}{plain}{value}").unwrap_or_default();
+    };
+    let image = &layers.image;
+    line(
+        "image",
+        format!("{}, {}", image.format, size(image.virtual_size)),
+    );
+    for backing in &image.backing {
+        line(
+            "backing file",
+            format!("{}, {}", backing.name, backing.format),
+        );
+    }
+    line("table", layers.disk.table.clone());
+    disk_lines(
+        &layers.disk,
+        &layers.volumes,
+        &layers.filesystems,
+        &mut line,
+    );
+    out
+}
+
+fn disk_lines(
+    disk: &Disk,
+    volumes: &[Volume],
+    filesystems: &[FileSystemLayer],
+    line: &mut impl FnMut(&str, String),
+) {
+    for partition in &disk.partitions {
         line(
             "partition",
             format!(
@@ -59,7 +116,25 @@ pub fn render(report: &InspectReport, colour: bool) -> String {
             ),
         );
     }
-    for fs in &report.filesystems {
+    for volume in volumes {
+        let VolumeFacts {
+            volume_type,
+            uuid,
+            label,
+            ..
+        } = &volume.facts;
+        line(
+            "volume",
+            format!(
+                "{:<11} {:<8} {:<38} {}",
+                volume.device,
+                volume_type,
+                uuid.as_deref().unwrap_or("-"),
+                label.as_deref().unwrap_or(""),
+            ),
+        );
+    }
+    for fs in filesystems {
         line(
             "file system",
             format!(
@@ -71,7 +146,6 @@ pub fn render(report: &InspectReport, colour: bool) -> String {
             ),
         );
     }
-    out
 }
 
 fn sections(sections: &Sections, line: &mut impl FnMut(&str, String)) {
