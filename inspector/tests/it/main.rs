@@ -4,6 +4,7 @@
 mod corpus;
 mod ext;
 mod guest_disk;
+mod guest_truth;
 mod host;
 mod mutation;
 mod partitions;
