@@ -50,11 +50,12 @@ pub(super) fn entries(text: &str) -> Vec<Entry> {
     let mut pending = String::new();
     for line in text.lines() {
         let line = line.trim();
-        if pending.is_empty() && (line.starts_with('#') || line.starts_with(';')) {
+        // Comments are left out even between the pieces of a continued line (systemd.syntax(7)).
+        if line.starts_with('#') || line.starts_with(';') {
             continue;
         }
         if let Some(begun) = line.strip_suffix('\\') {
-            pending.push_str(begun);
+            pending.push_str(begun.trim_end());
             pending.push(' ');
             continue;
         }
@@ -92,8 +93,8 @@ mod tests {
 
     #[test]
     fn sections_and_continued_lines_are_understood() {
-        let found = entries("[Service]\nExecStart=/bin/a \\\n  --b\n#x=1\n[Install]\nWantedBy=c\n");
-        assert_eq!(found[0].value, "/bin/a    --b");
+        let found = entries("[Service]\nExecStart=/bin/a \\\n  --b \\\n#x=1\n  c\n[Install]\nWantedBy=c\n");
+        assert_eq!(found[0].value, "/bin/a --b c");
         assert_eq!(found[1].section, "Install");
     }
 }
