@@ -28,6 +28,8 @@ enum Verb {
     Lint,
     /// Simulates the worker under faults, one run a seed
     Sim(verbs::sim::Options),
+    /// Reads every disk image of the corpus and compares with the answers of reference tools
+    Corpus,
     /// Measures
     Bench(verbs::bench::Options),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Kafka(options) => verbs::kafka::run(&options),
         Verb::Lint => verbs::lint::run(),
         Verb::Sim(options) => verbs::sim::run(&options),
+        Verb::Corpus => verbs::corpus::run(),
         Verb::Bench(options) => verbs::bench::run(&options),
     };
     result.unwrap_or_else(|error| {

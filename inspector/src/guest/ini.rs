@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn sections_and_continued_lines_are_understood() {
-        let found = entries("[Service]\nExecStart=/bin/a \\\n  --b \\\n#x=1\n  c\n[Install]\nWantedBy=c\n");
+        let found =
+            entries("[Service]\nExecStart=/bin/a \\\n  --b \\\n#x=1\n  c\n[Install]\nWantedBy=c\n");
         assert_eq!(found[0].value, "/bin/a --b c");
         assert_eq!(found[1].section, "Install");
     }

@@ -38,6 +38,7 @@ pub(crate) fn corpus(what: &str) -> Option<PathBuf> {
 pub(crate) struct Row {
     pub(crate) path: String,
     pub(crate) container: String,
+    pub(crate) partitioning: String,
     pub(crate) filesystem: String,
     pub(crate) kind: String,
 }
@@ -51,6 +52,7 @@ pub(crate) fn manifest(dir: &Path) -> Vec<Row> {
             Row {
                 path: f[0].into(),
                 container: f[3].into(),
+                partitioning: f[4].into(),
                 filesystem: f[5].into(),
                 kind: f[9].into(),
             }

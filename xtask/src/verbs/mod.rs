@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod bench;
+pub(crate) mod corpus;
 pub(crate) mod demo;
 pub(crate) mod kafka;
 pub(crate) mod lint;
