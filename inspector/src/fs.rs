@@ -1,6 +1,8 @@
 //! The seam between file system readers and guest facts.
 
 pub mod ext;
+mod kept;
+pub mod xfs;
 
 use crate::error::Result;
 use std::ops::ControlFlow;

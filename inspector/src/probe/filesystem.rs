@@ -1,4 +1,4 @@
-//! File systems that are recognised and named, not read (all but ext).
+//! File systems that are recognised and named, not read (all but those with a reader).
 
 use super::{fat, iso};
 use crate::bytes::{Record, label, read_upto, text_utf16_le, uuid};
@@ -60,19 +60,6 @@ fn first_sector(layer: &dyn ReadAt) -> Result<Option<FileSystemFacts>> {
     let head = read_upto(layer, 0, 512)?;
     let r = Record::new("superblock", 0, &head);
     match r.slice(0, 4) {
-        Ok(b"XFSB") => {
-            let block = r.u32_be(4)?;
-            if !block.is_power_of_two() || !(512..=65536).contains(&block) {
-                return Ok(None);
-            }
-            Ok(Some(FileSystemFacts {
-                uuid: uuid(&r.array(32)?),
-                label: label(r.slice(108, 12)?),
-                size_bytes: Some(r.u64_be(8)?.saturating_mul(u64::from(block))),
-                block_size: Some(block),
-                ..named("xfs")
-            }))
-        }
         Ok(b"hsqs") => Ok(Some(match r.u16_le(28)? {
             4 => FileSystemFacts {
                 size_bytes: Some(r.u64_le(40)?),

@@ -12,6 +12,7 @@ pub use volume::VolumeFacts;
 
 use crate::error::{DiskError, Result};
 use crate::fs::ext::{self, Ext};
+use crate::fs::xfs::{self, Xfs};
 use crate::fs::{FileSystem, FileSystemFacts};
 use crate::read_at::Layer;
 use std::sync::Arc;
@@ -53,7 +54,10 @@ pub fn probe(layer: &Layer) -> Result<Option<Probed>> {
         return Ok(Some(volume(found)));
     }
     if tolerant(ext::recognise(layer.as_ref()))? == Some(true) {
-        return ext(layer).map(Some);
+        return readable("ext", ext::facts(layer), Ext::open(Arc::clone(layer)));
+    }
+    if tolerant(xfs::recognise(layer.as_ref()))? == Some(true) {
+        return readable("xfs", xfs::facts(layer), Xfs::open(Arc::clone(layer)));
     }
     if let Some(other) = tolerant(filesystem::recognise(layer.as_ref()))?.flatten() {
         return Ok(Some(Probed::unread(other)));
@@ -89,20 +93,25 @@ fn tolerant<T>(outcome: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn ext(layer: &Layer) -> Result<Probed> {
-    let mut probed = Probed::unread(match ext::facts(layer) {
+/// A type whose files are read: facts even where the reader refuses.
+fn readable<F: FileSystem + 'static>(
+    fs_type: &str,
+    facts: Result<FileSystemFacts>,
+    opened: Result<F>,
+) -> Result<Option<Probed>> {
+    let mut probed = Probed::unread(match facts {
         Ok(facts) => facts,
         Err(DiskError::Corrupt { .. }) => FileSystemFacts {
-            fs_type: "ext".into(),
+            fs_type: fs_type.to_owned(),
             ..FileSystemFacts::default()
         },
         Err(e) => return Err(e),
     });
     probed.unsupported = None;
-    match Ext::open(Arc::clone(layer)) {
-        Ok(ext) => {
-            probed.facts = ext.facts().clone();
-            probed.reader = Some(Arc::new(ext));
+    match opened {
+        Ok(reader) => {
+            probed.facts = reader.facts().clone();
+            probed.reader = Some(Arc::new(reader));
         }
         Err(DiskError::Unsupported { feature }) => probed.unsupported = Some(feature),
         Err(e @ (DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. })) => {
@@ -110,5 +119,5 @@ fn ext(layer: &Layer) -> Result<Probed> {
         }
         Err(e) => return Err(e),
     }
-    Ok(probed)
+    Ok(Some(probed))
 }
