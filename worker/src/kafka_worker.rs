@@ -17,7 +17,7 @@ use crate::engine::events::RestoreFailure;
 use crate::engine::index::{HashSeed, KeyHash};
 use crate::engine::keys::ExecId;
 use crate::engine::outcome::Outcome;
-use crate::engine::transaction::{Epoch, Transaction, TxOutcome};
+use crate::engine::transaction::{Epoch, PartitionCommit, Resolution, Transaction, TxOutcome};
 use crate::engine::{Action, Admission, Config, Engine, Event, WINDOW_MAX};
 use crate::executor::{Executor, Reports, Task};
 use crate::handlers::{Progress, Settings};
@@ -555,6 +555,7 @@ fn writer_thread(
                 send(&events, Event::TxEnded { id, outcome });
                 if unknown {
                     let resolutions = resolve(&mut writer, &reader, &member, &transaction);
+                    log_read_back(&transaction, &resolutions);
                     send(&events, Event::TxResolved { id, resolutions });
                 }
             }
@@ -567,11 +568,10 @@ fn resolve(
     reader: &LedgerReader,
     member: &Member,
     transaction: &Transaction,
-) -> Vec<crate::engine::transaction::Resolution> {
+) -> Vec<Resolution> {
     loop {
-        let is_owned = |part: &crate::engine::transaction::PartitionCommit| {
-            member.ownership().epoch(part.partition) == Some(part.epoch)
-        };
+        let is_owned =
+            |part: &PartitionCommit| member.ownership().epoch(part.partition) == Some(part.epoch);
         match writer.resolve(transaction, reader, is_owned) {
             Ok(resolutions) => return resolutions,
             Err(error) => {
@@ -580,6 +580,21 @@ fn resolve(
             }
         }
     }
+}
+
+fn log_read_back(transaction: &Transaction, resolutions: &[Resolution]) {
+    let found = |partition| resolutions.iter().find(|r| r.partition == partition);
+    // Partitions lost meanwhile are their next owner's affair.
+    let applied = transaction.partitions.iter().all(|part| {
+        found(part.partition)
+            .is_none_or(|found| part.decisions.iter().all(|(at, _)| found.settles(*at)))
+    });
+    tracing::info!(
+        id = transaction.id,
+        partitions = resolutions.len(),
+        applied,
+        "transaction read back"
+    );
 }
 
 fn report_unresolved(error: &BrokerError) {

@@ -140,11 +140,14 @@ fn run(config: Config) -> ExitCode {
 }
 
 fn start_logs(json: bool) {
+    use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("GUESTKIT_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,reqwest=warn"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Colours are for people: a file or a collector gets plain text.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if json {
         logs.json().init();

@@ -318,3 +318,30 @@ fn poll_once(consumer: &BaseConsumer<MemberContext>) {
         Some(Err(error)) => tracing::debug!(%error, "group member"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A classic group takes offsets under generation −1 and an empty member id from anybody
+    /// (semantics.md, rule 2). Whatever is owned, a member that is in no group gets no metadata.
+    #[test]
+    fn a_member_without_a_generation_commits_nothing() {
+        let mut connection = ClientConfig::new();
+        connection
+            .set("bootstrap.servers", "127.0.0.1:1")
+            .set("group.id", "nobody");
+        let ownership = Arc::new(Ownership::default());
+        let (events, _incoming) = tokio::sync::mpsc::channel(1);
+        let member = Member::join(&connection, "jobs", ownership.clone(), events)
+            .expect("a member needs no broker to exist");
+        let epoch = ownership.add(0);
+        let refused = member.metadata_for([(0, epoch)]).err();
+        assert_eq!(refused, Some(AbortReason::Unfenceable));
+        // What is not owned any more is refused before that.
+        ownership.remove(&[0]);
+        let refused = member.metadata_for([(0, epoch)]).err();
+        assert_eq!(refused, Some(AbortReason::NotOwned));
+        member.leave();
+    }
+}

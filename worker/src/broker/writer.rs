@@ -251,6 +251,10 @@ impl Writer {
                 if self.seen.connection_broke.load(Ordering::Acquire) {
                     // Rule 5b: librdkafka may have sent EndTxn twice, and the first copy would end
                     // the next transaction.
+                    tracing::info!(
+                        id = tx.id,
+                        "a connection broke during a transaction that was committed; renewing the producer"
+                    );
                     self.must_renew = true;
                 }
                 TxOutcome::Committed {

@@ -280,10 +280,7 @@ impl Engine {
                 }
                 continue;
             };
-            let is_settled = |offset: i64| {
-                found.committed.is_some_and(|committed| offset < committed)
-                    || found.slot.as_ref().is_some_and(|slot| slot.covers(offset))
-            };
+            let is_settled = |offset: i64| found.settles(offset);
             for (offset, decision) in part.decisions.iter() {
                 if is_settled(*offset) {
                     count(&mut self.counters, decision);

@@ -163,6 +163,15 @@ pub struct Resolution {
     pub done: Vec<(Arc<[u8]>, i64)>,
 }
 
+impl Resolution {
+    /// Whether a record that was decided in the transaction is answered.
+    #[must_use]
+    pub fn settles(&self, offset: i64) -> bool {
+        self.committed.is_some_and(|committed| offset < committed)
+            || self.slot.as_ref().is_some_and(|slot| slot.covers(offset))
+    }
+}
+
 /// A MARK to write, outside any transaction, acked before what it names may start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkWrite {

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// No text: headers are bytes and stay so.
+const RAW_HEADER: [u8; 4] = [0xff, 0x00, 0xfe, 0x0a];
+
 struct Case {
     name: &'static str,
     value: Vec<u8>,
@@ -45,7 +48,8 @@ fn cases() -> Vec<Case> {
             name: "truncated avro",
             value: truncated,
             letter: Some(("INVALID_JOB", "byte")),
-            result: None,
+            // Its job id is among the bytes that are there.
+            result: Some(("truncated01", "INVALID_JOB", "byte")),
         },
         Case {
             name: "wrong type",
@@ -156,7 +160,7 @@ fn each_kind_of_bad_input_gets_its_outcome_and_the_partition_goes_on() {
     let mut worker = fleet.worker(&["--disk-root", disks.to_str().unwrap()]);
     let cases = cases();
     for case in &cases {
-        let headers: [(&str, &[u8]); 1] = [("case", case.name.as_bytes())];
+        let headers: [(&str, &[u8]); 2] = [("case", case.name.as_bytes()), ("raw", &RAW_HEADER)];
         // All on one partition: each must let the next one pass.
         fleet.publish_with(Some(1), Some(b"some key"), &case.value, &headers);
     }
@@ -181,7 +185,14 @@ fn each_kind_of_bad_input_gets_its_outcome_and_the_partition_goes_on() {
                     case.name
                 );
                 assert_eq!(seen.key.as_deref(), Some(&b"some key"[..]), "{}", case.name);
+                assert_eq!(seen.headers["raw"], RAW_HEADER, "{}", case.name);
                 assert_eq!(seen.header("guestkit_source_topic"), fleet.topic("jobs"));
+                // Where a job id can be read, its slot's owner dead-letters it.
+                let home = case
+                    .result
+                    .map_or(1, |(id, ..)| guestkit_protocol::slot_of(id, 3));
+                let source = seen.header("guestkit_source_partition");
+                assert_eq!(source, home.to_string(), "{}", case.name);
             }
             (wanted, found) => panic!("{}: wanted {wanted:?}, found {found:?}", case.name),
         }

@@ -1,16 +1,36 @@
 //! Three workers, twelve partitions, plain clients, and everything that can happen to processes.
 
-use crate::fleet::{Fleet, Worker, by_job, echo, executed_keys, now};
+use crate::agreement::{Jobs, Published, judge};
+use crate::fleet::{Fleet, Worker, client, echo, now, publish_by, wait_until};
+use crate::registry::register;
 use guestkit_protocol::{Framing, NoRegistry, decode_job, encode};
-use std::collections::{BTreeMap, BTreeSet};
+use rdkafka::producer::{BaseProducer, Producer};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use xtask::cluster::process::{sigcont, sigstop};
 
-const RECORDS: usize = 5_200;
-const KEYS: usize = 3_000;
-const KILLS: usize = 10;
-const STOPS: usize = 3;
-const LIMIT: Duration = Duration::from_secs(180);
+const RECORDS: usize = 5_400;
+const KEYS: usize = 3_200;
+/// Faults in a run; `Leave` and `Join` come in pairs.
+const FAULTS: [(Fault, usize); 4] = [
+    (Fault::Kill, 10),
+    (Fault::Pause, 3),
+    (Fault::Leave, 2),
+    (Fault::Join, 2),
+];
+/// Longer than the session of 6 s: the group goes on without the paused worker.
+const PAUSE: Duration = Duration::from_millis(8_500);
+/// Results between two faults, so that each strikes workers at work; a third of the faults does
+/// not wait for them and strikes while the group forms.
+const WORK_BETWEEN: i64 = 120;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Kill,
+    Pause,
+    Leave,
+    Join,
+}
 
 /// A small generator with a seed that is printed: the faults of a failed run can be told.
 struct Dice(u64);
@@ -23,58 +43,141 @@ impl Dice {
             .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides
     }
-}
 
-fn publish(fleet: &Fleet, dice: &mut Dice, n: usize) -> (String, String, String) {
-    let key = if n < KEYS { n } else { dice.roll(KEYS) };
-    let other = n >= KEYS && dice.roll(20) == 0;
-    let data = if other {
-        format!(r#"{{"key":{key},"other":true}}"#)
-    } else {
-        format!(r#"{{"key":{key},"sleep_ms":{}}}"#, key % 7 * 3)
-    };
-    let (job_id, key) = (format!("job-{n:06}"), format!("key-{key}"));
-    let json = echo(&job_id, Some(&key), &data);
-    let value = if dice.roll(2) == 0 {
-        json
-    } else {
-        encode(
-            &decode_job(&json, &NoRegistry).unwrap(),
-            Framing::SingleObject,
-        )
-        .unwrap()
-    };
-    // librdkafka's default (CRC32 of the key), a partition at random, always the same one.
-    match dice.roll(10) {
-        0 | 1 => fleet.publish(Some(3), None, &value),
-        2..=5 => fleet.publish(None, Some(&n.to_string()), &value),
-        _ => fleet.publish(Some(dice.roll(12) as i32), None, &value),
+    fn shuffled(&mut self, counted: &[(Fault, usize)]) -> Vec<Fault> {
+        let mut faults: Vec<Fault> = counted
+            .iter()
+            .flat_map(|(fault, count)| std::iter::repeat_n(*fault, *count))
+            .collect();
+        for at in (1..faults.len()).rev() {
+            faults.swap(at, self.roll(at + 1));
+        }
+        faults
     }
-    (job_id, key, data)
 }
 
-fn disturb(
-    fleet: &Fleet,
-    workers: &mut [Worker],
-    dice: &mut Dice,
-    kills: &mut usize,
-    stops: &mut usize,
-) {
-    let victim = dice.roll(workers.len());
-    if *stops < STOPS && (dice.roll(4) == 0 || *kills >= KILLS) {
-        sigstop(workers[victim].pid()).unwrap();
-        // The session is 6 s: the group goes on without it.
-        std::thread::sleep(Duration::from_secs(9));
-        sigcont(workers[victim].pid()).unwrap();
-        *stops += 1;
-    } else if *kills < KILLS {
-        workers[victim].kill();
-        *kills += 1;
-        workers[victim] = fleet.worker(&["--concurrency", "16"]);
-    } else {
-        // A leave in good order, and a join.
-        assert_eq!(workers[victim].terminate(), 0);
-        workers[victim] = fleet.worker(&["--concurrency", "16"]);
+/// Clients that know nothing of slots: each spreads its records in another way.
+struct Clients {
+    /// librdkafka's default: CRC32 of the key.
+    default: BaseProducer,
+    random: BaseProducer,
+    schema_id: u32,
+}
+
+impl Clients {
+    fn new(fleet: &Fleet, schema_id: u32) -> Self {
+        let producer = |partitioner: Option<&str>| {
+            let mut config = client(&fleet.bootstrap);
+            config.set("linger.ms", "2");
+            if let Some(partitioner) = partitioner {
+                config.set("partitioner", partitioner);
+            }
+            config.create().unwrap()
+        };
+        Self {
+            default: producer(None),
+            random: producer(Some("random")),
+            schema_id,
+        }
+    }
+
+    fn publish(&self, fleet: &Fleet, dice: &mut Dice, n: usize) -> (String, Published) {
+        let key = if n < KEYS { n } else { dice.roll(KEYS) };
+        let data = if n >= KEYS && dice.roll(20) == 0 {
+            format!(r#"{{"key":{key},"other":true}}"#)
+        } else {
+            format!(r#"{{"key":{key},"sleep_ms":{}}}"#, key % 7 * 3)
+        };
+        let (job_id, key) = (format!("job-{n:06}"), format!("key-{key}"));
+        let json = echo(&job_id, Some(&key), &data);
+        let encoded = |framing| encode(&decode_job(&json, &NoRegistry).unwrap(), framing).unwrap();
+        let value = match dice.roll(3) {
+            0 => json,
+            1 => encoded(Framing::SingleObject),
+            _ => encoded(Framing::Confluent {
+                schema_id: self.schema_id,
+            }),
+        };
+        let topic = fleet.topic("jobs");
+        let publish = |producer: &BaseProducer, partition, key: Option<&[u8]>| {
+            publish_by(producer, &topic, partition, key, &value, &[]);
+        };
+        match dice.roll(4) {
+            0 => publish(&self.default, Some(3), None),
+            1 => publish(&self.random, None, Some(key.as_bytes())),
+            2 => publish(&self.default, None, Some(key.as_bytes())),
+            _ => publish(&self.default, None, Some(job_id.as_bytes())),
+        }
+        // A client that sends once more because it heard no answer.
+        if dice.roll(50) == 0 {
+            publish(&self.random, None, None);
+        }
+        (job_id, Published { key, data })
+    }
+
+    /// Publishes everything, a share with each fault: every fault meets work.
+    fn publish_all(&self, fleet: &Fleet, mut dice: Dice, faults_done: &AtomicUsize) -> Jobs {
+        let faults: usize = FAULTS.iter().map(|(_, count)| count).sum();
+        let mut jobs = Jobs::new();
+        for n in 0..RECORDS {
+            while n * (faults + 1) >= RECORDS * (faults_done.load(Ordering::Relaxed) + 1) {
+                self.default.poll(Duration::from_millis(20));
+                self.random.poll(Duration::ZERO);
+            }
+            let (job_id, job) = self.publish(fleet, &mut dice, n);
+            jobs.insert(job_id, job);
+            if n % 40 == 0 {
+                std::thread::sleep(Duration::from_millis(40));
+            }
+        }
+        self.default.flush(Duration::from_secs(30)).unwrap();
+        self.random.flush(Duration::from_secs(30)).unwrap();
+        jobs
+    }
+}
+
+struct Crowd<'a> {
+    fleet: &'a Fleet,
+    registry: String,
+    workers: Vec<Worker>,
+}
+
+impl Crowd<'_> {
+    fn start(&self) -> Worker {
+        self.fleet.worker(&[
+            "--concurrency",
+            "16",
+            "--schema-registry-url",
+            &self.registry,
+            "--result-format",
+            "json",
+        ])
+    }
+
+    fn strike(&mut self, fault: Fault, dice: &mut Dice) {
+        let victim = dice.roll(self.workers.len());
+        match fault {
+            Fault::Kill => {
+                self.workers[victim].kill();
+                self.workers[victim] = self.start();
+            }
+            Fault::Pause => {
+                sigstop(self.workers[victim].pid()).unwrap();
+                std::thread::sleep(PAUSE);
+                sigcont(self.workers[victim].pid()).unwrap();
+            }
+            Fault::Leave if self.workers.len() > 2 => {
+                assert_eq!(self.workers.swap_remove(victim).terminate(), 0);
+            }
+            Fault::Leave => {
+                assert_eq!(self.workers[victim].terminate(), 0);
+                self.workers[victim] = self.start();
+            }
+            Fault::Join => self.workers.push(self.start()),
+        }
+        while self.workers.len() < 3 && fault != Fault::Leave {
+            self.workers.push(self.start());
+        }
     }
 }
 
@@ -85,66 +188,46 @@ fn three_workers_through_kills_and_pauses_answer_every_job_exactly_once() {
         .and_then(|seed| seed.parse().ok())
         .unwrap_or(20_261_124);
     println!("chaos seed {seed}");
+    let began = now();
     let fleet = Fleet::new("chaos", 12);
-    let mut workers: Vec<Worker> = (0..3)
-        .map(|_| fleet.worker(&["--concurrency", "16"]))
-        .collect();
+    let registry = xtask::cluster::registry_url().unwrap().to_owned();
+    let schema_id = register(&fleet, &registry)[&format!("{}-value", fleet.topic("jobs"))];
+    let clients = Clients::new(&fleet, schema_id);
+    let mut crowd = Crowd {
+        fleet: &fleet,
+        registry,
+        workers: Vec::new(),
+    };
+    crowd.workers = (0..3).map(|_| crowd.start()).collect();
     let mut dice = Dice(seed);
-    let (mut kills, mut stops) = (0, 0);
-    let mut published: BTreeMap<String, (String, String)> = BTreeMap::new();
-    let mut next_fault = now() + Duration::from_secs(2);
-    for n in 0..RECORDS {
-        let (job_id, key, data) = publish(&fleet, &mut dice, n);
-        published.insert(job_id, (key, data));
-        if n % 40 == 0 {
-            std::thread::sleep(Duration::from_millis(80));
+    let faults = dice.shuffled(&FAULTS);
+    let faults_done = AtomicUsize::new(0);
+    let jobs = std::thread::scope(|scope| {
+        let publishing =
+            scope.spawn(|| clients.publish_all(&fleet, Dice(seed ^ 0x5eed), &faults_done));
+        for fault in &faults {
+            if dice.roll(3) == 0 {
+                std::thread::sleep(Duration::from_millis(200 + dice.roll(1_500) as u64));
+            } else {
+                let wanted = fleet.count("results") + WORK_BETWEEN;
+                wait_until("work goes on", Duration::from_secs(60), || {
+                    fleet.count("results") >= wanted
+                });
+            }
+            println!("{:>6.1} s {fault:?}", (now() - began).as_secs_f64());
+            crowd.strike(*fault, &mut dice);
+            faults_done.fetch_add(1, Ordering::Relaxed);
         }
-        if now() >= next_fault {
-            disturb(&fleet, &mut workers, &mut dice, &mut kills, &mut stops);
-            next_fault = now() + Duration::from_millis(300 + dice.roll(900) as u64);
-        }
-    }
-    while kills < KILLS || stops < STOPS {
-        disturb(&fleet, &mut workers, &mut dice, &mut kills, &mut stops);
-    }
-    disturb(&fleet, &mut workers, &mut dice, &mut kills, &mut stops);
-    fleet.flush();
-
-    let results = fleet.results(RECORDS, LIMIT);
-    fleet.wait_no_lag(Duration::from_secs(60));
-    let answered = by_job(&results);
-    let missing: Vec<&String> = published
-        .keys()
-        .filter(|id| !answered.contains_key(*id))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "{} jobs have no answer: {:?}",
-        missing.len(),
-        missing.first()
-    );
-    assert_eq!(answered.len(), RECORDS);
-    let executed = executed_keys(&results);
-    let keys: BTreeSet<String> = published.values().map(|(key, _)| key.clone()).collect();
-    assert_eq!(executed, keys, "exactly one execution for every key");
-    let (mut duplicates, mut conflicts) = (0, 0);
-    for seen in &results {
-        if let Some(original) = &seen.result.duplicate_of {
-            let original = &answered[original];
-            assert!(original.is_executed() && original.key() == seen.key());
-            let data = |id: &str| published[id].1.clone();
-            assert_eq!(data(&seen.result.job_id), data(&original.result.job_id));
-            duplicates += 1;
-        } else if !seen.is_executed() {
-            conflicts += 1;
-        }
-    }
-    assert_eq!(executed.len() + duplicates + conflicts, RECORDS);
+        publishing.join().unwrap()
+    });
+    let verdict = judge(&fleet, &jobs);
     println!(
-        "{RECORDS} records, {} executed, {duplicates} duplicates, {conflicts} conflicts, {kills} kills, {stops} pauses",
-        executed.len()
+        "{RECORDS} records in {:.0} s: {verdict:?}",
+        (now() - began).as_secs_f64()
     );
-    for worker in &mut workers {
+    assert!(verdict.duplicates > 1_000 && verdict.conflicts > 50);
+    for worker in &mut crowd.workers {
+        assert!(worker.is_running(), "nothing that others do ends a worker");
         assert_eq!(worker.terminate(), 0);
     }
 }

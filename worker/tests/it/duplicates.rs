@@ -1,111 +1,169 @@
 //! Duplicates of all four kinds: on one partition and on several, at the same instant, after a
 //! restart, across two workers.
 
-use crate::fleet::{Fleet, by_job, echo, executed_keys};
+use crate::agreement::{Jobs, Published, judge};
+use crate::fleet::{Fleet, SeenResult, by_job, echo};
 use guestkit_protocol::{Framing, JobStatus, NoRegistry, decode_job, encode};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Copies of one key's jobs: all on one partition, which is not even its slot, or each on its own.
+struct Copies {
+    key: &'static str,
+    spread: bool,
+    jobs: Jobs,
+}
+
+impl Copies {
+    fn new(key: &'static str, spread: bool) -> Self {
+        Self {
+            key,
+            spread,
+            jobs: Jobs::new(),
+        }
+    }
+
+    fn id(&self, name: &str) -> String {
+        format!("{}-{name}", self.key)
+    }
+
+    fn publish(&mut self, fleet: &Fleet, nth: i32, name: &str, data: &str) -> Vec<u8> {
+        let id = self.id(name);
+        let json = echo(&id, Some(self.key), data);
+        // Every second one in another framing: it is the same payload all the same.
+        let value = if nth % 2 == 1 {
+            let job = decode_job(&json, &NoRegistry).unwrap();
+            encode(&job, Framing::SingleObject).unwrap()
+        } else {
+            json
+        };
+        let partition = if self.spread { nth % 4 } else { 1 };
+        fleet.publish(Some(partition), None, &value);
+        self.jobs.entry(id).or_insert_with(|| Published {
+            key: self.key.to_owned(),
+            data: data.to_owned(),
+        });
+        value
+    }
+}
+
+const SLOW: &str = r#"{"n":1,"sleep_ms":1500}"#;
 
 #[test]
 fn every_kind_of_duplicate_gets_its_answer_on_any_partition_and_after_a_restart() {
     let fleet = Fleet::new("duplicates", 4);
     let mut worker = fleet.worker(&[]);
-    // At the same instant, on different partitions, in different framings; one still runs.
-    let slow = r#"{"n":1,"sleep_ms":1500}"#;
-    fleet.publish(Some(0), None, &echo("original-01", Some("same"), slow));
-    fleet.publish(Some(1), None, &echo("running-001", Some("same"), slow));
-    let job = decode_job(&echo("running-002", Some("same"), slow), &NoRegistry).unwrap();
-    fleet.publish(Some(2), None, &encode(&job, Framing::SingleObject).unwrap());
-    fleet.publish(
-        Some(3),
-        None,
-        &echo("conflict-01", Some("same"), r#"{"n":2}"#),
-    );
+    let mut copies = [Copies::new("together", false), Copies::new("apart", true)];
+    // At the same instant; the first one still runs when the others come.
+    for copies in &mut copies {
+        copies.publish(&fleet, 0, "original", SLOW);
+        copies.publish(&fleet, 1, "running-1", SLOW);
+        copies.publish(&fleet, 2, "running-2", SLOW);
+        copies.publish(&fleet, 3, "conflict-1", r#"{"n":2}"#);
+        // A producer's retry while the key is active.
+        copies.publish(&fleet, 3, "running-1", SLOW);
+    }
     fleet.flush();
-    let first = by_job(&fleet.results(4, LIMIT));
-    assert_eq!(first.len(), 4);
-    let executed = executed_keys(&fleet.results(4, LIMIT));
-    assert_eq!(executed.len(), 1);
-    let original = first
-        .values()
-        .find(|seen| seen.is_executed())
-        .unwrap()
-        .result
-        .job_id
-        .clone();
+    let first = by_job(&fleet.results(8, LIMIT));
+    assert_eq!(first.len(), 8);
+    assert!(
+        first[&copies[0].id("original")].is_executed(),
+        "the first on its partition"
+    );
 
-    // The key is done: the same payload again, another payload, and both after a restart too.
+    // The key is done, and another process answers: the same payload, another one, and a
+    // producer's retry of each, which is dropped.
     assert_eq!(worker.terminate(), 0);
     let mut second = fleet.worker(&[]);
-    let payload = if original == "conflict-01" {
-        r#"{"n":2}"#
-    } else {
-        slow
-    };
-    fleet.publish(None, Some("x"), &echo("afterwards1", Some("same"), payload));
-    fleet.publish(
-        None,
-        Some("y"),
-        &echo("conflict-02", Some("same"), r#"{"n":3}"#),
-    );
-    // A producer's retry of each: the same id, the same payload.
-    fleet.publish(Some(3), None, &echo("afterwards1", Some("same"), payload));
-    fleet.publish(
-        Some(2),
-        None,
-        &echo("conflict-02", Some("same"), r#"{"n":3}"#),
-    );
-    fleet.publish(Some(1), None, &echo("original-01", Some("same"), slow));
+    for copies in &mut copies {
+        let original = executed(&first, copies.key);
+        let payload = copies.jobs[&original].data.clone();
+        copies.publish(&fleet, 0, "afterwards-1", &payload);
+        copies.publish(&fleet, 1, "conflict-2", r#"{"n":3}"#);
+        copies.publish(&fleet, 2, "afterwards-1", &payload);
+        copies.publish(&fleet, 3, "conflict-2", r#"{"n":3}"#);
+        copies.publish(&fleet, 1, "original", SLOW);
+        copies.publish(&fleet, 2, "conflict-1", r#"{"n":2}"#);
+    }
     fleet.flush();
-    assert_eq!(by_job(&fleet.results(6, LIMIT)).len(), 6);
+    assert_eq!(by_job(&fleet.results(12, LIMIT)).len(), 12);
     // An id that was answered, with another payload: no second answer, and nothing is lost.
-    let reused = echo("afterwards1", Some("same"), r#"{"n":4}"#);
-    fleet.publish(Some(0), None, &reused);
+    let reused = copies
+        .each_mut()
+        .map(|copies| copies.publish(&fleet, 3, "afterwards-1", r#"{"n":4}"#));
     fleet.flush();
-    let letters = fleet.dead_letters(1, LIMIT);
-    assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].header("guestkit_reason"), "JOB_ID_REUSED");
-    assert_eq!(letters[0].value.as_deref(), Some(reused.as_slice()));
-    fleet.wait_no_lag(LIMIT);
-    let all = fleet.results(6, LIMIT);
-    let all_by_job = by_job(&all);
-    assert_eq!(all_by_job.len(), 6);
-    assert_eq!(executed_keys(&all).len(), 1);
-    let repeated = &all_by_job["afterwards1"].result;
-    assert_eq!(repeated.status, JobStatus::Completed);
-    assert_eq!(repeated.duplicate_of.as_deref(), Some(original.as_str()));
-    let pointer = repeated.original.as_ref().unwrap();
-    assert_eq!(pointer.topic, fleet.topic("results"));
-    let target = &all_by_job[&pointer.job_id];
-    assert_eq!(target.partition, pointer.partition);
-    let conflict = &all_by_job["conflict-02"];
-    assert_eq!(conflict.error_code(), Some("IDEMPOTENCY_CONFLICT"));
-    assert!(conflict.error_message().contains(&original));
+    let letters = fleet.dead_letters(2, LIMIT);
+    assert_eq!(letters.len(), 2);
+    for (letter, value) in [(&letters[0], 0), (&letters[1], 1)] {
+        assert_eq!(letter.header("guestkit_reason"), "JOB_ID_REUSED");
+        let kept = letter.value.as_deref().unwrap();
+        assert!(reused.iter().any(|value| value == kept), "letter {value}");
+    }
+
+    let jobs: Jobs = copies
+        .iter()
+        .flat_map(|copies| copies.jobs.clone())
+        .collect();
+    let verdict = judge(&fleet, &jobs);
+    assert_eq!((verdict.executed, jobs.len()), (2, 12));
+    let answers = by_job(&fleet.results(12, LIMIT));
+    for copies in &copies {
+        let original = executed(&answers, copies.key);
+        let repeated = &answers[&copies.id("afterwards-1")].result;
+        assert_eq!(repeated.status, JobStatus::Completed);
+        let pointer = repeated.original.as_ref().unwrap();
+        assert_eq!(pointer.topic, fleet.topic("results"));
+        assert_eq!(pointer.job_id, original);
+        assert_eq!(answers[&original].partition, pointer.partition);
+        let conflict = &answers[&copies.id("conflict-2")];
+        assert!(conflict.error_message().contains(&original));
+    }
     assert_eq!(second.terminate(), 0);
 }
 
+/// The job that was executed under a key.
+fn executed(answers: &BTreeMap<String, SeenResult>, key: &str) -> String {
+    let mut executed = answers
+        .values()
+        .filter(|seen| seen.is_executed() && seen.key() == Some(key));
+    let job_id = executed.next().unwrap().result.job_id.clone();
+    assert!(executed.next().is_none());
+    job_id
+}
+
 #[test]
-fn duplicates_meet_across_two_workers() {
+fn all_kinds_of_duplicates_meet_across_two_workers_of_which_one_is_replaced() {
     let fleet = Fleet::new("across", 6);
-    let workers = [fleet.worker(&[]), fleet.worker(&[])];
-    for n in 0..300 {
-        let data = format!("{{\"n\":{}}}", n % 100);
-        let job = echo(
-            &format!("job-{n:06}"),
-            Some(&format!("key-{}", n % 100)),
-            &data,
-        );
+    let mut workers = [fleet.worker(&[]), fleet.worker(&[])];
+    let mut jobs = Jobs::new();
+    for n in 0..450 {
+        let (id, key) = (format!("job-{n:06}"), format!("key-{}", n % 100));
+        // The third hundred has another payload.
+        let data = format!("{{\"n\":{}}}", n % 100 + i32::from(n / 100 == 2) * 1_000);
+        let job = echo(&id, Some(&key), &data);
         fleet.publish(Some(n % 6), None, &job);
+        if n % 7 == 0 {
+            fleet.publish(Some((n + 1) % 6), None, &job);
+        }
+        jobs.insert(id, Published { key, data });
+        if n == 199 {
+            fleet.flush();
+            assert_eq!(by_job(&fleet.results(200, LIMIT)).len(), 200);
+            workers[0].kill();
+            workers[0] = fleet.worker(&[]);
+        }
     }
     fleet.flush();
-    let results = fleet.results(300, LIMIT);
-    assert_eq!(by_job(&results).len(), 300);
-    assert_eq!(executed_keys(&results).len(), 100);
-    for seen in &results {
-        assert_eq!(seen.result.status, JobStatus::Completed);
-    }
-    fleet.wait_no_lag(LIMIT);
+    let verdict = judge(&fleet, &jobs);
+    assert_eq!((verdict.executed, verdict.conflicts), (100, 100));
+    let busy: BTreeSet<Option<String>> = fleet
+        .results(450, LIMIT)
+        .iter()
+        .map(|seen| seen.result.worker_id.clone())
+        .collect();
+    assert!(busy.len() >= 2, "both workers answered: {busy:?}");
     for mut worker in workers {
         assert!(worker.is_running());
         assert_eq!(worker.terminate(), 0);

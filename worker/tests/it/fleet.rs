@@ -4,6 +4,7 @@ use guestkit_protocol::{JobResult, NoRegistry, decode};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -28,12 +29,18 @@ pub(crate) fn now() -> Instant {
 /// A worker process. Dropping it kills it.
 pub(crate) struct Worker {
     child: Child,
+    id: String,
     log: PathBuf,
 }
 
 impl Worker {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Worker id: what its results name.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     pub(crate) fn kill(&mut self) {
@@ -134,6 +141,10 @@ pub(crate) struct Fleet {
     pub(crate) partitions: i32,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) producer: BaseProducer,
+    /// Sees records of open transactions too: its ends are the log's.
+    uncommitted: BaseConsumer,
+    /// Its ends are the last stable offsets.
+    committed: BaseConsumer,
 }
 
 impl Fleet {
@@ -188,6 +199,25 @@ impl Fleet {
         for topic in created {
             topic.unwrap();
         }
+        let observer = |isolation| -> BaseConsumer {
+            client(bootstrap)
+                .set("group.id", format!("{prefix}-workers"))
+                .set("isolation.level", isolation)
+                .create()
+                .unwrap()
+        };
+        let uncommitted = observer("read_uncommitted");
+        let committed = observer("read_committed");
+        // The controller answers before every broker has heard of a new topic.
+        for (topic, _) in &topics {
+            wait_until("the topics are there", Duration::from_secs(30), || {
+                (0..partitions).all(|partition| {
+                    uncommitted
+                        .fetch_watermarks(topic, partition, Duration::from_secs(5))
+                        .is_ok()
+                })
+            });
+        }
         Self {
             bootstrap: bootstrap.to_owned(),
             prefix,
@@ -198,6 +228,8 @@ impl Fleet {
                 .set("linger.ms", "2")
                 .create()
                 .unwrap(),
+            uncommitted,
+            committed,
         }
     }
 
@@ -212,18 +244,26 @@ impl Fleet {
 
     /// Starts a worker that reaches Kafka through another address.
     pub(crate) fn worker_at(&self, bootstrap: &str, arguments: &[&str]) -> Worker {
+        self.worker_with(bootstrap, arguments, "\"session.timeout.ms\" = \"6000\"\n")
+    }
+
+    /// The same with properties of librdkafka, in TOML.
+    pub(crate) fn worker_with(
+        &self,
+        bootstrap: &str,
+        arguments: &[&str],
+        properties: &str,
+    ) -> Worker {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let config = self.dir.path().join(format!("worker-{number}.toml"));
-        std::fs::write(
-            &config,
-            "[kafka]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n",
-        )
-        .unwrap();
-        let log = self.dir.path().join(format!("worker-{number}.log"));
+        let text = format!("[kafka]\n\"heartbeat.interval.ms\" = \"1000\"\n{properties}");
+        std::fs::write(&config, text).unwrap();
+        let id = format!("worker-{number}");
+        let log = self.dir.path().join(format!("{id}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_guestkit-worker"))
             .args(["run", "--bootstrap-servers", bootstrap])
             .args(["--topic-prefix", &self.prefix, "--group-id", &self.group()])
-            .args(["--worker-id", &format!("worker-{number}")])
+            .args(["--worker-id", &id])
             .arg("--config")
             .arg(config)
             .args(arguments)
@@ -232,7 +272,7 @@ impl Fleet {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Worker { child, log }
+        Worker { child, id, log }
     }
 
     pub(crate) fn group(&self) -> String {
@@ -252,27 +292,7 @@ impl Fleet {
         headers: &[(&str, &[u8])],
     ) {
         let topic = self.topic("jobs");
-        let mut owned = OwnedHeaders::new();
-        for (name, value) in headers {
-            owned = owned.insert(Header {
-                key: name,
-                value: Some(*value),
-            });
-        }
-        let mut record = BaseRecord::<[u8], [u8]>::to(&topic)
-            .payload(value)
-            .headers(owned);
-        record.partition = partition;
-        record.key = key;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return,
-                Err((_, back)) => {
-                    record = back;
-                    self.producer.poll(Duration::from_millis(10));
-                }
-            }
-        }
+        publish_by(&self.producer, &topic, partition, key, value, headers);
     }
 
     pub(crate) fn flush(&self) {
@@ -286,23 +306,7 @@ impl Fleet {
         limit: Duration,
         mut enough: impl FnMut(&[Seen]) -> bool,
     ) -> Vec<Seen> {
-        let topic = self.topic(topic);
-        let consumer: BaseConsumer = client(&self.bootstrap)
-            .set("group.id", "reader")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "earliest")
-            .set("enable.auto.commit", "false")
-            .create()
-            .unwrap();
-        let mut list = TopicPartitionList::new();
-        let metadata = consumer
-            .fetch_metadata(Some(&topic), Duration::from_secs(10))
-            .unwrap();
-        for partition in metadata.topics()[0].partitions() {
-            list.add_partition_offset(&topic, partition.id(), Offset::Beginning)
-                .unwrap();
-        }
-        consumer.assign(&list).unwrap();
+        let consumer = self.reader(topic);
         let mut seen = Vec::new();
         let end = now() + limit;
         while now() < end && !enough(&seen) {
@@ -311,6 +315,65 @@ impl Fleet {
             }
         }
         seen
+    }
+
+    fn ends(&self, observer: &BaseConsumer, topic: &str) -> BTreeMap<i32, i64> {
+        let topic = self.topic(topic);
+        (0..self.partitions)
+            .map(|partition| {
+                let (_, end) = observer
+                    .fetch_watermarks(&topic, partition, Duration::from_secs(20))
+                    .unwrap();
+                (partition, end)
+            })
+            .collect()
+    }
+
+    /// Records in a topic so far, control records included.
+    pub(crate) fn count(&self, topic: &str) -> i64 {
+        self.ends(&self.uncommitted, topic).values().sum()
+    }
+
+    /// Everything in a topic, once no transaction is open in it.
+    pub(crate) fn read_all(&self, topic: &str, limit: Duration) -> Vec<Seen> {
+        wait_until("the topic is stable", limit, || {
+            self.ends(&self.committed, topic) == self.ends(&self.uncommitted, topic)
+        });
+        let mut ended = BTreeSet::new();
+        let consumer = self.reader(topic);
+        let mut seen = Vec::new();
+        let end = now() + limit;
+        while ended.len() < self.partitions as usize {
+            assert!(now() < end, "{topic} was not read within {limit:?}");
+            match consumer.poll(Duration::from_millis(50)) {
+                Some(Ok(message)) => seen.push(of(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    ended.insert(partition);
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        seen
+    }
+
+    /// Reads all partitions of a topic read_committed, from their beginning.
+    fn reader(&self, topic: &str) -> BaseConsumer {
+        let topic = self.topic(topic);
+        let consumer: BaseConsumer = client(&self.bootstrap)
+            .set("group.id", "reader")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            list.add_partition_offset(&topic, partition, Offset::Beginning)
+                .unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        consumer
     }
 
     /// Results until there are `count`, then whatever else comes within a moment.
@@ -323,6 +386,12 @@ impl Fleet {
             let since = *settled.get_or_insert_with(now);
             now() - since > Duration::from_millis(700)
         });
+        seen.iter().map(decoded).collect()
+    }
+
+    /// Results that there are now, however long it takes to read them.
+    pub(crate) fn results_now(&self) -> Vec<SeenResult> {
+        let seen = self.read_all("results", Duration::from_secs(60));
         seen.iter().map(decoded).collect()
     }
 
@@ -340,30 +409,24 @@ impl Fleet {
     /// Lag of each partition: records and control records that the group has not passed.
     pub(crate) fn lag(&self) -> BTreeMap<i32, i64> {
         let topic = self.topic("jobs");
-        let consumer: BaseConsumer = client(&self.bootstrap)
-            .set("group.id", self.group())
-            .set("isolation.level", "read_committed")
-            .create()
-            .unwrap();
         let mut list = TopicPartitionList::new();
         for partition in 0..self.partitions {
             list.add_partition(&topic, partition);
         }
-        let committed = consumer
+        let committed = self
+            .committed
             .committed_offsets(list, Duration::from_secs(20))
             .unwrap();
+        let ends = self.ends(&self.uncommitted, "jobs");
         committed
             .elements()
             .iter()
             .map(|element| {
-                let (low, high) = consumer
-                    .fetch_watermarks(&topic, element.partition(), Duration::from_secs(10))
-                    .unwrap();
                 let next = match element.offset() {
                     Offset::Offset(offset) => offset,
-                    _ => low,
+                    _ => 0,
                 };
-                (element.partition(), high - next)
+                (element.partition(), ends[&element.partition()] - next)
             })
             .collect()
     }
@@ -386,6 +449,33 @@ pub(crate) fn client(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
     config
+}
+
+/// Publishes by a producer of any kind.
+pub(crate) fn publish_by(
+    producer: &BaseProducer,
+    topic: &str,
+    partition: Option<i32>,
+    key: Option<&[u8]>,
+    value: &[u8],
+    headers: &[(&str, &[u8])],
+) {
+    let mut owned = OwnedHeaders::new();
+    for (name, value) in headers {
+        owned = owned.insert(Header {
+            key: name,
+            value: Some(*value),
+        });
+    }
+    let mut record = BaseRecord::<[u8], [u8]>::to(topic)
+        .payload(value)
+        .headers(owned);
+    record.partition = partition;
+    record.key = key;
+    while let Err((_, back)) = producer.send(record) {
+        record = back;
+        producer.poll(Duration::from_millis(10));
+    }
 }
 
 fn of(message: &rdkafka::message::BorrowedMessage<'_>) -> Seen {

@@ -3,6 +3,7 @@
 //! `./dev test` starts Kafka and names it in the environment; without it the first test that asks
 //! starts its own.
 
+mod agreement;
 mod bad_input;
 mod chaos;
 mod commit_faults;
