@@ -1,13 +1,13 @@
 //! Which container format a file is in, by its header.
 
-use crate::bytes::{Record, read_upto, size};
+use crate::bytes::{Record, read_upto};
 use crate::error::Result;
 use crate::read_at::Layer;
 
 /// The name we use for a format that others name differently.
 pub(super) fn canonical(name: &str) -> &str {
     match name {
-        "vpc" => "vhd",
+        "vhd" => "vpc",
         "img" | "iso" => "raw",
         other => other,
     }
@@ -17,7 +17,7 @@ const MAGICS: &[(usize, &[u8], &str)] = &[
     (0, b"KDMV", "vmdk"),
     (0, b"COWD", "vmdk"),
     (0, b"# Disk DescriptorFile", "vmdk"),
-    (0, b"conectix", "vhd"),
+    (0, b"conectix", "vpc"),
     (0, b"vhdxfile", "vhdx"),
     (0x40, b"\x7f\x10\xda\xbe", "vdi"),
     (0, b"QFI\xfb\x00\x00\x00\x01", "qcow"),
@@ -52,13 +52,39 @@ pub(super) fn format_of(layer: &Layer) -> Result<&'static str> {
     }
     for (offset, magic, format) in MAGICS {
         if record.slice(*offset, magic.len()).ok() == Some(*magic) {
-            return Ok(format);
+            let package = *format == "tar" && super::ova::is_package(layer.as_ref())?;
+            return Ok(if package { "ova" } else { format });
         }
     }
     if is_bzip2(&head) {
         return Ok("bzip2");
     }
     tail_format(layer)
+}
+
+/// Whether a format is told by the end of the file only.
+pub(super) fn is_signed_at_the_end(layer: &Layer, format: &str) -> Result<bool> {
+    Ok(match format {
+        "vpc" => !read_upto(layer.as_ref(), 0, 8)?.starts_with(b"conectix"),
+        "dmg" => true,
+        _ => false,
+    })
+}
+
+/// What to say of a format that is not read.
+pub(super) fn advice(format: &str) -> String {
+    let (tool, suffix) = match format {
+        "gzip" => ("gzip -d", "gz"),
+        "xz" => ("xz -d", "xz"),
+        "zstd" => ("zstd -d", "zst"),
+        "bzip2" => ("bzip2 -d", "bz2"),
+        "lz4" => ("lz4 -d", "lz4"),
+        "7z" => ("7z x", "7z"),
+        "zip" => ("unzip", "zip"),
+        "tar" => ("tar -xf", "tar"),
+        _ => return format.to_owned(),
+    };
+    format!("{format} (decompress it first: {tool} image.{suffix})")
 }
 
 /// `BZh`, the level, then the magic of the first block or of an empty stream.
@@ -75,8 +101,8 @@ fn tail_format(layer: &Layer) -> Result<&'static str> {
     let tail_at = layer.len().saturating_sub(512);
     let tail = read_upto(layer.as_ref(), tail_at, 512)?;
     let record = Record::new("image footer", tail_at, &tail);
-    if tail.starts_with(b"conectix") && vhd_checksum_holds(&tail) {
-        return Ok("vhd");
+    if tail.starts_with(b"conectix") && super::vhd::checksum_holds(&tail, 0x40) {
+        return Ok("vpc");
     }
     if tail.starts_with(b"koly")
         && record.u32_be(4).ok() == Some(4)
@@ -85,17 +111,4 @@ fn tail_format(layer: &Layer) -> Result<&'static str> {
         return Ok("dmg");
     }
     Ok("raw")
-}
-
-/// One's complement of the sum of the footer's bytes, without the checksum at 0x40.
-fn vhd_checksum_holds(footer: &[u8]) -> bool {
-    let Ok(stored) = Record::new("VHD footer", 0, footer).u32_be(0x40) else {
-        return false;
-    };
-    let sum = footer
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| !(0x40..0x44).contains(i))
-        .fold(0u32, |sum, (_, b)| sum.wrapping_add(u32::from(*b)));
-    size(stored) == size(!sum)
 }

@@ -1,34 +1,49 @@
 //! Container formats: from the files of an image to one virtual disk.
 //!
-//! The format is told by a validated header, never by the file's name. Read today: raw and qcow2.
-//! Every other known format is recognised and refused by name.
+//! The format is told by a validated header, never by the file's name. Read are raw, qcow2, VMDK,
+//! VHD, VHDX, VDI and OVA; every other known format is recognised and refused by name.
 
 mod magic;
-pub mod qcow2;
+mod mapped;
+mod ova;
+mod qcow2;
+mod tree;
+mod vdi;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
-use crate::bytes::read_upto;
-use crate::error::{DiskError, Result};
+pub use crate::source::chain::open_chain;
+
+use crate::error::Result;
 use crate::read_at::Layer;
-use crate::source::{HostFile, HostRoots, Opener, Source};
-use std::path::Path;
+use crate::source::Opener;
+use mapped::Mapped;
 use std::sync::Arc;
+use tree::{Growth, Header, Node, Related, Role};
 
 /// Formats that are read, as `image.format` names them.
-pub const FORMATS: &[&str] = &["qcow2", "raw"];
+pub const FORMATS: &[&str] = &["ova", "qcow2", "raw", "vdi", "vhdx", "vmdk", "vpc"];
 
-/// Files in a chain at most: the image and its backing files.
+/// Files in a chain at most, below the image itself: backing files and parents.
 pub const CHAIN_MAX: usize = 16;
+
+/// Files of an image at most, all extents and parents counted: as many descriptors as one message
+/// over a Unix socket carries (SCM_MAX_FD is 253), with a few to spare. 500 GB in pieces of 2 GB.
+pub const FILES_MAX: usize = 250;
 
 /// What the container says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct ContainerFacts {
-    /// `raw` or `qcow2`.
+    /// `raw`, `qcow2`, `vmdk`, `vpc`, `vhdx` or `vdi`, as qemu-img names them; `ova`.
     pub format: String,
+    /// Kind within the format, in its own words: `streamOptimized`, `dynamic`, …
+    pub variant: Option<String>,
     /// Version of the format, where it has one.
     pub version: Option<u32>,
     /// Size of the virtual disk in bytes.
     pub virtual_size: u64,
-    /// Bytes the image file takes up on the host's disk.
+    /// Bytes the image file and its extents take up on the host's disk.
     pub actual_size: u64,
     /// Length of the image file.
     pub file_size: u64,
@@ -36,6 +51,8 @@ pub struct ContainerFacts {
     pub cluster_size: Option<u64>,
     /// Compression method that the header announces for compressed clusters.
     pub compression: Option<String>,
+    /// Whether clusters are compressed; unknown where only the tables could tell.
+    pub compressed: Option<bool>,
     /// Whether the disk is encrypted.
     pub encrypted: bool,
     /// Whether the image was not closed cleanly; its reference counts may be wrong, its data not.
@@ -46,8 +63,12 @@ pub struct ContainerFacts {
     pub snapshots: u32,
     /// Features in the header, by name.
     pub features: Vec<String>,
-    /// Backing files, nearest first, named as the images name them.
+    /// Backing files and parents, nearest first, named as the images name them.
     pub backing: Vec<Backing>,
+    /// Files that hold parts of the disk, named as the image names them.
+    pub extents: Vec<String>,
+    /// What was left out or not trusted.
+    pub warnings: Vec<String>,
 }
 
 /// One step of a backing chain.
@@ -69,190 +90,156 @@ pub struct Container {
     pub disk: Layer,
 }
 
-/// Opens an image with its backing files. `declared` is the format that the caller expects; it
+/// Opens an image with all the files it names. `declared` is the format that the caller expects; it
 /// must agree with what is found.
 ///
 /// # Errors
 /// `Corrupt` for a damaged image or another format than declared; `Unsupported` for formats and
 /// features that are not read; `Denied` for names that policy refuses.
 pub fn open(opener: &dyn Opener, declared: Option<&str>) -> Result<Container> {
-    let image = opener.image()?;
-    if image.layer.len() < 512 {
-        return Err(DiskError::Corrupt {
-            structure: "image",
-            position: 0,
-            problem: format!("{} bytes are no disk", image.layer.len()),
-        });
-    }
-    let format = magic::format_of(&image.layer)?;
-    if let Some(declared) = declared.map(magic::canonical)
-        && declared != "auto"
-        && declared != format
-        // Declared raw, any content is a disk: then its bytes are data and no header counts.
-        && declared != "raw"
-    {
-        return Err(DiskError::Corrupt {
-            structure: "image format",
-            position: 0,
-            problem: format!("declared {declared}, found {format}"),
-        });
-    }
-    if declared.map(magic::canonical) == Some("raw") && format != "raw" {
-        return Err(DiskError::Corrupt {
-            structure: "image format",
-            position: 0,
-            problem: format!("declared raw, found {format}"),
-        });
-    }
-    let mut seen = Vec::new();
-    open_source(opener, image, format, &mut seen)
+    build(Growth::new(opener).image(declared)?)
 }
 
-fn open_source(
-    opener: &dyn Opener,
-    source: Source,
-    format: &'static str,
-    seen: &mut Vec<(u64, u64)>,
-) -> Result<Container> {
-    if seen.contains(&source.identity) {
-        return Err(DiskError::Corrupt {
-            structure: "backing chain",
-            position: 0,
-            problem: format!("a cycle at depth {}", seen.len()),
-        });
-    }
-    if seen.len() > CHAIN_MAX {
-        return Err(DiskError::OverBudget {
-            budget: format!("{CHAIN_MAX} backing files"),
-        });
-    }
-    seen.push(source.identity);
-    match format {
-        "raw" => Ok(raw(&source)),
-        "qcow2" => {
-            let header = qcow2::Header::read(source.layer.as_ref())?;
-            header.check_readable()?;
-            let backing = match &header.backing {
-                None => None,
-                Some(reference) => {
-                    let file = opener.backing(&source, &reference.name)?;
-                    let format = backing_format(reference, &file)?;
-                    Some((reference.clone(), open_source(opener, file, format, seen)?))
-                }
-            };
-            qcow2(&source, header, backing)
-        }
-        other => Err(unsupported(other)),
-    }
+/// Opens all the files of an image and parses their headers, no more.
+pub(crate) fn discover(opener: &dyn Opener) -> Result<()> {
+    Growth::new(opener).image(None).map(|_| ())
 }
 
-fn backing_format(reference: &qcow2::Reference, file: &Source) -> Result<&'static str> {
-    match reference.format.as_deref().map(magic::canonical) {
-        // Said to be raw: its bytes are never taken for a header.
-        Some("raw") => Ok("raw"),
-        declared => {
-            let found = magic::format_of(&file.layer)?;
-            match declared {
-                Some(declared) if declared != found => Err(DiskError::Corrupt {
-                    structure: "backing file",
-                    position: 0,
-                    problem: format!("declared {declared}, found {found}"),
-                }),
-                _ => Ok(found),
+/// The disk of a tree. Recurses at most [`CHAIN_MAX`] deep: that is how deep a tree grows.
+fn build(node: Node) -> Result<Container> {
+    let Node {
+        source,
+        header,
+        related,
+    } = node;
+    let file = Arc::clone(&source.layer);
+    let (extents, below): (Vec<Related>, Vec<Related>) =
+        related.into_iter().partition(|r| r.role == Role::Extent);
+    let parent = match below.into_iter().next() {
+        Some(related) => Some(Parent::build(related)?),
+        None => None,
+    };
+    let disk = parent.as_ref().map(|p| Arc::clone(&p.container.disk));
+    let mut container = match header {
+        Header::Raw => raw(file),
+        Header::Qcow2(header) => {
+            let facts = header.facts();
+            Container {
+                facts,
+                disk: Arc::new(Mapped::new(qcow2::Map::new(file, *header)?, disk)),
             }
         }
+        Header::Vmdk(header) => {
+            let mut parts = Vec::new();
+            for extent in &extents {
+                let layer = Arc::clone(&extent.node.source.layer);
+                parts.push((extent.name.as_slice(), layer));
+            }
+            header.open(file, &parts, parent.as_ref())?
+        }
+        Header::Vhd(header) => header.open(file, parent.as_ref())?,
+        Header::Vhdx(header) => header.open(file, parent.as_ref())?,
+        Header::Vdi(header) => header.open(file),
+        Header::Ova(package) => {
+            return open_package(&package, extents, source.layer.len(), source.allocated);
+        }
+    };
+    let facts = &mut container.facts;
+    facts.file_size = source.layer.len();
+    facts.actual_size = source.allocated;
+    for extent in extents {
+        facts.actual_size = facts
+            .actual_size
+            .saturating_add(extent.node.source.allocated);
+        facts.extents.push(shown(&extent.name));
+    }
+    if let Some(parent) = parent {
+        let below = parent.container.facts;
+        facts.backing.push(Backing {
+            name: shown(&parent.name),
+            format: below.format,
+            virtual_size: below.virtual_size,
+        });
+        facts.backing.extend(below.backing);
+        facts.warnings.extend(below.warnings);
+    }
+    Ok(container)
+}
+
+/// What lies below an image.
+struct Parent {
+    name: Vec<u8>,
+    container: Container,
+    /// What the formats say that their parents must be.
+    identity: Identity,
+}
+
+/// What tells a file from another one with the same name.
+#[derive(Default)]
+struct Identity {
+    /// Content identifier of a VMDK.
+    content_id: Option<u32>,
+    /// Unique identifier and time stamp of a VHD.
+    vhd: Option<([u8; 16], u32)>,
+    /// Data write identifier of a VHDX.
+    data_write: Option<[u8; 16]>,
+}
+
+impl Parent {
+    fn build(related: Related) -> Result<Self> {
+        let mut identity = Identity::default();
+        match &related.node.header {
+            Header::Vmdk(header) => identity.content_id = header.content_id(),
+            Header::Vhd(header) => identity.vhd = Some(header.identity()),
+            Header::Vhdx(header) => identity.data_write = Some(header.data_write()),
+            _ => {}
+        }
+        Ok(Self {
+            name: related.name,
+            container: build(related.node)?,
+            identity,
+        })
     }
 }
 
-fn raw(source: &Source) -> Container {
+fn raw(disk: Layer) -> Container {
     Container {
         facts: ContainerFacts {
             format: "raw".into(),
-            virtual_size: source.layer.len(),
-            actual_size: source.allocated,
-            file_size: source.layer.len(),
+            virtual_size: disk.len(),
+            compressed: Some(false),
             ..ContainerFacts::default()
         },
-        disk: Arc::clone(&source.layer),
+        disk,
     }
 }
 
-fn qcow2(
-    source: &Source,
-    header: qcow2::Header,
-    backing: Option<(qcow2::Reference, Container)>,
+/// The disk inside an archive, with the archive's name and size around it.
+fn open_package(
+    package: &ova::Package,
+    inner: Vec<Related>,
+    file_size: u64,
+    allocated: u64,
 ) -> Result<Container> {
-    let mut facts = header.facts();
-    facts.actual_size = source.allocated;
-    facts.file_size = source.layer.len();
-    let mut below = None;
-    if let Some((reference, container)) = backing {
-        facts.backing.push(Backing {
-            name: String::from_utf8_lossy(&reference.name).into_owned(),
-            format: container.facts.format,
-            virtual_size: container.facts.virtual_size,
-        });
-        facts.backing.extend(container.facts.backing);
-        below = Some(container.disk);
-    }
-    let disk = qcow2::Qcow2::new(Arc::clone(&source.layer), header, below)?;
-    Ok(Container {
-        facts,
-        disk: Arc::new(disk),
-    })
+    let Some(inner) = inner.into_iter().next() else {
+        return Err(mapped::unsupported("OVA without a disk"));
+    };
+    let name = shown(&inner.name);
+    let mut container = build(inner.node)?;
+    let facts = &mut container.facts;
+    facts.variant = Some(match facts.variant.take() {
+        Some(variant) => format!("{} {variant}", facts.format),
+        None => facts.format.clone(),
+    });
+    facts.format = "ova".into();
+    facts.file_size = file_size;
+    facts.actual_size = allocated;
+    facts.extents = vec![name];
+    facts.warnings.splice(0..0, package.warnings().to_vec());
+    Ok(container)
 }
 
-fn unsupported(format: &str) -> DiskError {
-    DiskError::Unsupported {
-        feature: format.to_owned(),
-    }
-}
-
-/// Opens an image and every backing file it names, reading only headers: for a parent process that
-/// hands the open files to a confined child ([`crate::source::ChainOpener`]).
-///
-/// # Errors
-/// As [`open`].
-pub fn open_chain(roots: &HostRoots, path: &Path) -> Result<Vec<HostFile>> {
-    let mut chain = vec![roots.open(path)?];
-    loop {
-        let Some(last) = chain.last() else {
-            return Ok(chain);
-        };
-        let file = last.file.try_clone().map_err(|e| DiskError::Io {
-            position: 0,
-            message: e.to_string(),
-        })?;
-        let layer = crate::source::FileLayer::new(file, last.len);
-        let head = read_upto(&layer, 0, 4)?;
-        // Another format or a damaged header: the child will say so, it needs no further file.
-        if head != qcow2::MAGIC {
-            return Ok(chain);
-        }
-        let Ok(header) = qcow2::Header::read(&layer) else {
-            return Ok(chain);
-        };
-        header.check_readable()?;
-        let Some(reference) = header.backing else {
-            return Ok(chain);
-        };
-        let next = roots.open_backing(last, &reference.name)?;
-        if chain.iter().any(|file| file.identity == next.identity) {
-            return Err(DiskError::Corrupt {
-                structure: "backing chain",
-                position: 0,
-                problem: format!("a cycle at depth {}", chain.len()),
-            });
-        }
-        if chain.len() > CHAIN_MAX {
-            return Err(DiskError::OverBudget {
-                budget: format!("{CHAIN_MAX} backing files"),
-            });
-        }
-        let raw = reference.format.as_deref() == Some("raw");
-        chain.push(next);
-        if raw {
-            return Ok(chain);
-        }
-    }
+/// A stored name as text.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }

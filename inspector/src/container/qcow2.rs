@@ -4,15 +4,15 @@
 //! header claims. Reference counts and internal snapshots are not needed for reading.
 
 use super::ContainerFacts;
+use super::mapped::{Mapping, Place, corrupt, inflate, read_cut, read_whole};
+use super::tree::{Expected, Reference, Role};
 use crate::bytes::{Record, narrow, read_upto, read_vec, size, text, wide};
 use crate::error::{DiskError, Result};
-use crate::layer::check_range;
 use crate::read_at::{Layer, ReadAt};
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// `QFI\xfb`.
-pub const MAGIC: &[u8] = b"QFI\xfb";
+pub(super) const MAGIC: &[u8] = b"QFI\xfb";
 
 /// qemu's own limit for the active L1 table: 32 MiB.
 const L1_BYTES_MAX: u64 = 32 << 20;
@@ -20,8 +20,6 @@ const L1_BYTES_MAX: u64 = 32 << 20;
 const EXTENSIONS_MAX: usize = 32;
 /// Offset bits of L1 and L2 entries (9 to 55).
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
-/// Bytes of decompressed clusters that are kept.
-const DECODED_BYTES: u64 = 2 << 20;
 
 mod incompatible {
     pub(super) const DIRTY: u64 = 1;
@@ -32,15 +30,6 @@ mod incompatible {
     pub(super) const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
 }
 
-/// A backing file as the header names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
-    /// Name as stored.
-    pub name: Vec<u8>,
-    /// Format from the header extension.
-    pub format: Option<String>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compression {
     Zlib,
@@ -49,7 +38,7 @@ enum Compression {
 
 /// A parsed and bounded header.
 #[derive(Debug, Clone)]
-pub struct Header {
+pub(super) struct Header {
     version: u32,
     cluster_bits: u32,
     virtual_size: u64,
@@ -62,7 +51,7 @@ pub struct Header {
     compression: u8,
     feature_names: Vec<(u8, u8, String)>,
     /// The backing file, if there is one.
-    pub backing: Option<Reference>,
+    pub(super) backing: Option<Reference>,
 }
 
 impl Header {
@@ -70,7 +59,7 @@ impl Header {
     ///
     /// # Errors
     /// `Corrupt` when a field is out of its bounds; `Unsupported` for later versions.
-    pub fn read(layer: &dyn ReadAt) -> Result<Self> {
+    pub(super) fn read(layer: &dyn ReadAt) -> Result<Self> {
         // The header and its extensions lie in the first cluster; 64 KiB hold the sane ones.
         let head = read_upto(layer, 0, 64 << 10)?;
         let r = Record::new("qcow2 header", 0, &head);
@@ -174,7 +163,15 @@ impl Header {
             return Err(r.corrupt(8, "backing file name outside the first cluster"));
         }
         let name = r.slice(narrow(offset), size(len))?.to_vec();
-        Ok(Some(Reference { name, format }))
+        Ok(Some(Reference {
+            role: Role::Backing,
+            names: vec![name],
+            expected: match format.as_deref() {
+                // Said to be raw: its bytes are never taken for a header.
+                Some("raw") => Expected::Raw,
+                _ => Expected::Image(format),
+            },
+        }))
     }
 
     fn check_l1(&self, r: &Record<'_>, file_len: u64) -> Result<()> {
@@ -237,7 +234,7 @@ impl Header {
     ///
     /// # Errors
     /// `Unsupported` with the feature's name; `Denied` for an external data file.
-    pub fn check_readable(&self) -> Result<()> {
+    pub(super) fn check_readable(&self) -> Result<()> {
         let unsupported = |feature: String| Err(DiskError::Unsupported { feature });
         match self.crypt_method {
             0 => {}
@@ -284,7 +281,7 @@ impl Header {
     }
 
     /// What the header says.
-    pub fn facts(&self) -> ContainerFacts {
+    pub(super) fn facts(&self) -> ContainerFacts {
         let mut features = Vec::new();
         for (bit, name) in [
             (incompatible::DIRTY, "dirty"),
@@ -330,106 +327,30 @@ fn feature_names(body: &[u8]) -> Vec<(u8, u8, String)> {
         .collect()
 }
 
-/// Where the bytes of a stretch of the virtual disk are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Zero,
-    Backing,
-    Data(u64),
-    Compressed(u64),
-}
-
-/// The virtual disk of a qcow2 image.
-pub struct Qcow2 {
+/// The tables of a qcow2 image.
+pub(super) struct Map {
     file: Layer,
-    backing: Option<Layer>,
     header: Header,
     compression: Compression,
-    decoded: Mutex<Decoded>,
 }
 
-#[derive(Default)]
-struct Decoded {
-    /// (compressed descriptor, last use, bytes); few enough for a linear search.
-    clusters: Vec<(u64, u64, Arc<Vec<u8>>)>,
-    clock: u64,
-}
-
-impl Qcow2 {
-    /// The disk of `file`, above `backing`.
+impl Map {
+    /// The tables of `file`.
     ///
     /// # Errors
     /// `Unsupported` for an unknown compression type.
-    pub fn new(file: Layer, header: Header, backing: Option<Layer>) -> Result<Self> {
+    pub(super) fn new(file: Layer, header: Header) -> Result<Self> {
         Ok(Self {
             compression: header.compression()?,
             file,
-            backing,
             header,
-            decoded: Mutex::default(),
         })
     }
 
     fn entry(&self, structure: &'static str, at: u64) -> Result<u64> {
         let mut raw = [0; 8];
-        self.file.read_exact_at(at, &mut raw).map_err(|e| match e {
-            DiskError::OutOfBounds { .. } => corrupt(structure, at, "outside the file"),
-            other => other,
-        })?;
+        read_whole(self.file.as_ref(), structure, at, &mut raw)?;
         Ok(u64::from_be_bytes(raw))
-    }
-
-    /// Place of the byte at `position`, and how many bytes from there on share it.
-    fn locate(&self, position: u64) -> Result<(Place, u64)> {
-        let h = &self.header;
-        let cluster_size = h.cluster_size();
-        let within = position & h.cluster_mask();
-        let left = cluster_size.saturating_sub(within);
-        let cluster = position.checked_shr(h.cluster_bits).unwrap_or(0);
-        let l2_entries = h.l2_entries().max(1);
-        let l1_index = cluster.checked_div(l2_entries).unwrap_or(0);
-        if l1_index >= h.l1_size {
-            return Ok((self.unallocated(), left));
-        }
-        let l1_at = h.l1_offset.saturating_add(l1_index.saturating_mul(8));
-        let l2_table = self.entry("qcow2 L1 table", l1_at)? & OFFSET_MASK;
-        if l2_table == 0 {
-            return Ok((self.unallocated(), left));
-        }
-        if l2_table & h.cluster_mask() != 0 {
-            return Err(corrupt(
-                "qcow2 L1 table",
-                l1_at,
-                "L2 table is not aligned to a cluster",
-            ));
-        }
-        let extended = h.has(incompatible::EXTENDED_L2);
-        let index = cluster.checked_rem(l2_entries).unwrap_or(0);
-        let at = l2_table.saturating_add(index.saturating_mul(if extended { 16 } else { 8 }));
-        let entry = self.entry("qcow2 L2 table", at)?;
-        if entry & (1 << 62) != 0 {
-            return Ok((Place::Compressed(entry & ((1 << 62) - 1)), left));
-        }
-        let offset = entry & OFFSET_MASK;
-        if offset & h.cluster_mask() != 0 {
-            return Err(corrupt(
-                "qcow2 L2 table",
-                at,
-                "cluster offset is not aligned",
-            ));
-        }
-        if extended {
-            let bitmap = self.entry("qcow2 L2 table", at.saturating_add(8))?;
-            return self.subcluster(at, offset, bitmap, within);
-        }
-        // Bit 0 means "all zeros" since version 3.
-        if entry & 1 != 0 && h.version >= 3 {
-            return Ok((Place::Zero, left));
-        }
-        Ok(match offset {
-            0 => (self.unallocated(), left),
-            offset => (Place::Data(offset.saturating_add(within)), left),
-        })
     }
 
     /// Extended L2 entries: bits 0–31 of the bitmap say allocated, bits 32–63 zero, one for each
@@ -449,7 +370,7 @@ impl Qcow2 {
                 ));
             }
             (false, true) => Place::Zero,
-            (false, false) => self.unallocated(),
+            (false, false) => Place::Parent,
             (true, false) if offset == 0 => {
                 return Err(corrupt(
                     "qcow2 L2 table",
@@ -461,67 +382,81 @@ impl Qcow2 {
         };
         Ok((place, left))
     }
+}
 
-    fn unallocated(&self) -> Place {
-        match self.backing {
-            Some(_) => Place::Backing,
-            None => Place::Zero,
-        }
+impl Mapping for Map {
+    fn size(&self) -> u64 {
+        self.header.virtual_size
     }
 
-    /// Reads data of the image file. A last cluster may be cut short: its rest is zeros.
+    fn cluster_size(&self) -> u64 {
+        self.header.cluster_size()
+    }
+
+    fn locate(&self, position: u64) -> Result<(Place, u64)> {
+        let h = &self.header;
+        let cluster_size = h.cluster_size();
+        let within = position & h.cluster_mask();
+        let left = cluster_size.saturating_sub(within);
+        let cluster = position.checked_shr(h.cluster_bits).unwrap_or(0);
+        let l2_entries = h.l2_entries().max(1);
+        let l1_index = cluster.checked_div(l2_entries).unwrap_or(0);
+        let index = cluster.checked_rem(l2_entries).unwrap_or(0);
+        // Where there is no L2 table, all that it would cover is one stretch.
+        let table_left = l2_entries
+            .saturating_sub(index)
+            .saturating_mul(cluster_size)
+            .saturating_sub(within);
+        if l1_index >= h.l1_size {
+            return Ok((Place::Parent, table_left));
+        }
+        let l1_at = h.l1_offset.saturating_add(l1_index.saturating_mul(8));
+        let l2_table = self.entry("qcow2 L1 table", l1_at)? & OFFSET_MASK;
+        if l2_table == 0 {
+            return Ok((Place::Parent, table_left));
+        }
+        if l2_table & h.cluster_mask() != 0 {
+            return Err(corrupt(
+                "qcow2 L1 table",
+                l1_at,
+                "L2 table is not aligned to a cluster",
+            ));
+        }
+        let extended = h.has(incompatible::EXTENDED_L2);
+        let at = l2_table.saturating_add(index.saturating_mul(if extended { 16 } else { 8 }));
+        let entry = self.entry("qcow2 L2 table", at)?;
+        if entry & (1 << 62) != 0 {
+            return Ok((Place::Packed(entry & ((1 << 62) - 1)), left));
+        }
+        let offset = entry & OFFSET_MASK;
+        if offset & h.cluster_mask() != 0 {
+            return Err(corrupt(
+                "qcow2 L2 table",
+                at,
+                "cluster offset is not aligned",
+            ));
+        }
+        if extended {
+            let bitmap = self.entry("qcow2 L2 table", at.saturating_add(8))?;
+            return self.subcluster(at, offset, bitmap, within);
+        }
+        // Bit 0 means "all zeros" since version 3.
+        if entry & 1 != 0 && h.version >= 3 {
+            return Ok((Place::Zero, left));
+        }
+        Ok(match offset {
+            0 => (Place::Parent, left),
+            offset => (Place::Data(offset.saturating_add(within)), left),
+        })
+    }
+
     fn read_data(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let end = self.file.len();
-        if offset >= end {
-            return Err(corrupt("qcow2 data cluster", offset, "outside the file"));
-        }
-        let there = narrow(end.saturating_sub(offset)).min(buf.len());
-        let (data, rest) = buf.split_at_mut(there);
-        rest.fill(0);
-        self.file.read_exact_at(offset, data)
-    }
-
-    /// Reads the backing disk; past its end there are zeros.
-    fn read_backing(&self, position: u64, buf: &mut [u8]) -> Result<()> {
-        let Some(backing) = &self.backing else {
-            buf.fill(0);
-            return Ok(());
-        };
-        let there = narrow(backing.len().saturating_sub(position)).min(buf.len());
-        let (data, rest) = buf.split_at_mut(there);
-        rest.fill(0);
-        if data.is_empty() {
-            return Ok(());
-        }
-        backing.read_exact_at(position, data)
-    }
-
-    fn decode(&self, descriptor: u64) -> Result<Arc<Vec<u8>>> {
-        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        decoded.clock = decoded.clock.saturating_add(1);
-        let now = decoded.clock;
-        if let Some(known) = decoded.clusters.iter_mut().find(|c| c.0 == descriptor) {
-            known.1 = now;
-            return Ok(Arc::clone(&known.2));
-        }
-        let bytes = Arc::new(self.decompress(descriptor)?);
-        let fitting = DECODED_BYTES
-            .checked_shr(self.header.cluster_bits)
-            .unwrap_or(0);
-        let max = narrow(fitting.clamp(2, 64));
-        if decoded.clusters.len() >= max
-            && let Some(oldest) = (0..decoded.clusters.len())
-                .min_by_key(|i| decoded.clusters.get(*i).map_or(0, |c| c.1))
-        {
-            decoded.clusters.swap_remove(oldest);
-        }
-        decoded.clusters.push((descriptor, now, Arc::clone(&bytes)));
-        Ok(bytes)
+        read_cut(self.file.as_ref(), "qcow2 data cluster", offset, buf)
     }
 
     /// A compressed descriptor: offset in the low `62 - (cluster_bits - 8)` bits, above it the
     /// number of further 512-byte sectors.
-    fn decompress(&self, descriptor: u64) -> Result<Vec<u8>> {
+    fn unpack(&self, descriptor: u64) -> Result<Vec<u8>> {
         let shift = 70u32.saturating_sub(self.header.cluster_bits);
         let split = 1u64.checked_shl(shift).unwrap_or(0);
         let offset = descriptor & split.saturating_sub(1);
@@ -538,98 +473,20 @@ impl Qcow2 {
         let input = read_vec(self.file.as_ref(), offset, narrow(there))?;
         let mut out = vec![0; narrow(self.header.cluster_size())];
         match self.compression {
-            Compression::Zlib => inflate(&input, &mut out),
+            Compression::Zlib => match inflate(&input, &mut out, false) {
+                Ok(there) if there < out.len() => {
+                    Err(format!("inflates to {there} of {} bytes", out.len()))
+                }
+                other => other.map(|_| ()),
+            },
             Compression::Zstd => unzstd(&input, &mut out),
         }
         .map_err(|problem| corrupt("qcow2 compressed cluster", offset, problem))?;
         Ok(out)
-    }
-
-    fn read_place(&self, place: Place, position: u64, buf: &mut [u8]) -> Result<()> {
-        match place {
-            Place::Zero => {
-                buf.fill(0);
-                Ok(())
-            }
-            Place::Backing => self.read_backing(position, buf),
-            Place::Data(offset) => self.read_data(offset, buf),
-            Place::Compressed(descriptor) => {
-                let cluster = self.decode(descriptor)?;
-                let start = narrow(position & self.header.cluster_mask());
-                let end = start.saturating_add(buf.len());
-                match cluster.get(start..end) {
-                    Some(bytes) => buf.copy_from_slice(bytes),
-                    None => {
-                        return Err(corrupt("qcow2 compressed cluster", descriptor, "too short"));
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Raw deflate, trailing bytes allowed, exactly one cluster.
-fn inflate(input: &[u8], out: &mut [u8]) -> std::result::Result<(), String> {
-    let mut inflater = flate2::Decompress::new(false);
-    inflater
-        .decompress(input, out, flate2::FlushDecompress::Finish)
-        .map_err(|e| e.to_string())?;
-    if inflater.total_out() == wide(out.len()) {
-        Ok(())
-    } else {
-        Err(format!(
-            "inflates to {} of {} bytes",
-            inflater.total_out(),
-            out.len()
-        ))
     }
 }
 
 fn unzstd(input: &[u8], out: &mut [u8]) -> std::result::Result<(), String> {
     let mut decoder = ruzstd::decoding::StreamingDecoder::new(input).map_err(|e| e.to_string())?;
     decoder.read_exact(out).map_err(|e| e.to_string())
-}
-
-impl ReadAt for Qcow2 {
-    fn len(&self) -> u64 {
-        self.header.virtual_size
-    }
-
-    fn read_exact_at(&self, position: u64, buf: &mut [u8]) -> Result<()> {
-        check_range(position, buf.len(), self.len())?;
-        let mut at = position;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let (place, mut run) = self.locate(at)?;
-            // Neighbours that continue the same place are read at once.
-            while run < wide(rest.len()) {
-                let next = at.saturating_add(run);
-                let continued = match place {
-                    Place::Zero => Place::Zero,
-                    Place::Backing => Place::Backing,
-                    Place::Data(offset) => Place::Data(offset.saturating_add(run)),
-                    Place::Compressed(_) => break,
-                };
-                match self.locate(next)? {
-                    (same, len) if same == continued => run = run.saturating_add(len),
-                    _ => break,
-                }
-            }
-            let len = narrow(run).min(rest.len());
-            let (head, tail) = rest.split_at_mut(len);
-            self.read_place(place, at, head)?;
-            at = at.saturating_add(wide(len));
-            rest = tail;
-        }
-        Ok(())
-    }
-}
-
-fn corrupt(structure: &'static str, position: u64, problem: impl Into<String>) -> DiskError {
-    DiskError::Corrupt {
-        structure,
-        position,
-        problem: problem.into(),
-    }
 }

@@ -1,4 +1,4 @@
-//! Every raw and qcow2 image of the corpus against the answers of reference tools.
+//! Every image of the corpus against the answers of reference tools.
 
 use crate::support::{
     Plain, Row, Tree, corpus, decompress, manifest, open_alone, sha256_layer, walk,
@@ -133,7 +133,7 @@ fn examine(dir: &Path, row: &Row) -> Result<Option<Examined>, String> {
         .map_err(|e| e.to_string())
 }
 
-/// Trees of all ext file systems of valid raw and qcow2 images.
+/// Trees of all ext file systems of valid images.
 #[test]
 fn ext_trees_are_identical_or_unsupported() {
     let Some(dir) = corpus("trees of ext file systems") else {
@@ -142,7 +142,7 @@ fn ext_trees_are_identical_or_unsupported() {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     let mut wrong = Vec::new();
     for row in manifest(&dir) {
-        if !row.kind.starts_with("valid") || !matches!(row.container.as_str(), "raw" | "qcow2") {
+        if !row.kind.starts_with("valid") {
             continue;
         }
         let Some(doc) = expected(&dir, &row) else {
@@ -177,7 +177,10 @@ fn ext_trees_are_identical_or_unsupported() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Sizes, partition tables and identifiers of all valid raw and qcow2 images.
+/// Formats whose readers are compared with qemu-img.
+const FORMATS: [&str; 6] = ["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi"];
+
+/// Sizes, contents, partition tables and identifiers of all valid images.
 #[test]
 fn containers_tables_and_identifiers_agree() {
     let Some(dir) = corpus("containers, tables and identifiers") else {
@@ -190,7 +193,7 @@ fn containers_tables_and_identifiers_agree() {
             continue;
         };
         let format = doc["format"].as_str().unwrap_or_default();
-        if !row.kind.starts_with("valid") || !matches!(format, "raw" | "qcow2") {
+        if !row.kind.starts_with("valid") || !FORMATS.contains(&format) {
             continue;
         }
         let mut check = |what: &str, found: String, expected: String| {
@@ -201,12 +204,11 @@ fn containers_tables_and_identifiers_agree() {
         let file = decompress(&dir.join(&row.path)).unwrap();
         let container = match open_alone(Plain::layer(file), WALL) {
             Ok(container) => container,
-            // qemu-img takes these for raw: a fixed VHD has only a footer, an OVA is an archive.
+            // An archive without a disk, and a disk without its parent: qemu-img takes the one for
+            // raw and reads zeros for the other.
             Err(e)
-                if matches!(
-                    e.to_string().as_str(),
-                    "unsupported: vhd" | "unsupported: tar"
-                ) =>
+                if e.to_string() == "unsupported: OVA without a disk"
+                    || row.path == "dfvfs/ntfs-differential.vhd.zst" =>
             {
                 continue;
             }
@@ -215,11 +217,21 @@ fn containers_tables_and_identifiers_agree() {
                 continue;
             }
         };
-        check("format", container.facts.format.clone(), format.into());
-        // qemu counts whole sectors.
-        let sectors = container.facts.virtual_size.div_ceil(512) * 512;
-        check("size", sectors.to_string(), doc["virtual-size"].to_string());
-        if let Some(sum) = doc["raw_sha256"].as_str() {
+        if row.path == "dfvfs/ntfs-parent.vhd.zst" {
+            // A fixed VHD is a raw disk and a footer: qemu-img takes it for a raw one.
+            let facts = &container.facts;
+            let found = (facts.format.as_str(), facts.virtual_size + 512);
+            assert_eq!(Some(found.1), doc["virtual-size"].as_u64());
+            assert_eq!(found.0, "vpc");
+        } else {
+            check("format", container.facts.format.clone(), format.into());
+            // qemu counts whole sectors.
+            let sectors = container.facts.virtual_size.div_ceil(512) * 512;
+            check("size", sectors.to_string(), doc["virtual-size"].to_string());
+        }
+        if let Some(sum) = doc["raw_sha256"].as_str()
+            && container.disk.len() <= 1 << 30
+        {
             let found = sha256_layer(container.disk.as_ref());
             check(
                 "content",

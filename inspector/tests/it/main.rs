@@ -1,6 +1,7 @@
 //! The storage half against real images: corpus, guests, qcow2 fixtures, leaks, mutations.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod containers;
 mod corpus;
 mod ext;
 mod guest_disk;

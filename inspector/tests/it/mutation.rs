@@ -73,12 +73,11 @@ impl Opener for Mutated<'_> {
         opener.image()
     }
 
-    fn backing(&self, overlay: &Source, _: &[u8]) -> Result<Source> {
+    fn related(&self, from: &Source, _: &[u8]) -> Result<Source> {
         let base = self.base.clone().ok_or(DiskError::NotFound {
             what: "base".into(),
         })?;
-        let depth = overlay.depth + 1;
-        Ok(self.reading.source(base, (1, depth as u64), depth))
+        Ok(self.reading.source(base, (1, from.index as u64)))
     }
 }
 

@@ -1,14 +1,13 @@
 //! Opening image files on the host: only beneath allow-listed roots, race-free, read-only.
 //!
 //! `openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)` makes the kernel refuse every path that
-//! leaves its root, by `..`, by an absolute symlink or by a rename in between. Names stored inside
-//! images (backing files) go the same way and are never interpreted as URLs or JSON.
+//! leaves its root, by `..`, by an absolute symlink or by a rename in between. What was opened is
+//! what is checked (`fstat`) and what is read: swapping the name afterwards changes nothing.
 
-use crate::budget::{Budget, Meter};
-use crate::cache::BlockCache;
+use super::{Opener, Reading, Source};
 use crate::error::{DiskError, Result};
 use crate::layer::check_range;
-use crate::read_at::{Layer, ReadAt};
+use crate::read_at::ReadAt;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -31,11 +30,12 @@ struct Root {
     dir: OwnedFd,
 }
 
-/// An image file, opened for reading.
-#[derive(Debug)]
+/// An image file, opened for reading. Clones share the descriptor: a confined process may be
+/// allowed no further one.
+#[derive(Debug, Clone)]
 pub struct HostFile {
     /// The open file.
-    pub file: File,
+    pub file: Arc<File>,
     /// Length in bytes.
     pub len: u64,
     /// Bytes it takes up on the host's disk.
@@ -106,17 +106,21 @@ impl HostRoots {
         Err(missing.unwrap_or_else(|| denied(path, "no root is allowed")))
     }
 
-    /// Opens the file that `overlay` names as its backing file.
+    /// Opens the file that `from` names: its backing file, a data extent, its parent. A relative
+    /// name counts from the directory of `from`.
     ///
     /// # Errors
     /// As [`HostRoots::open`]; `Denied` also for `json:` and protocol names.
-    pub fn open_backing(&self, overlay: &HostFile, name: &[u8]) -> Result<HostFile> {
+    pub fn open_related(&self, from: &HostFile, name: &[u8]) -> Result<HostFile> {
         let path = plain_name(name)?;
         if path.is_absolute() {
             return self.open_absolute(path);
         }
-        let Some(place) = &overlay.place else {
-            return Err(denied(path, "the overlay was not opened beneath a root"));
+        let Some(place) = &from.place else {
+            return Err(denied(
+                path,
+                "the file that names it was not opened beneath a root",
+            ));
         };
         match self.open_in(place.root, &place.dir.join(path)) {
             // It may lie beneath another root. `..` is resolved by name here; what is opened in the
@@ -185,7 +189,7 @@ impl HostRoots {
 
 impl HostFile {
     /// Takes a file that somebody else opened, for example a parent process. It has no place, so
-    /// it cannot name backing files.
+    /// no name inside it is resolved.
     ///
     /// # Errors
     /// `Denied` when it is neither a regular file nor a block device, `Io`.
@@ -207,7 +211,7 @@ impl HostFile {
             _ => return Err(denied(path, "it is no regular file")),
         };
         Ok(Self {
-            file,
+            file: Arc::new(file),
             len,
             allocated: u64::try_from(stat.st_blocks)
                 .unwrap_or(0)
@@ -219,7 +223,7 @@ impl HostFile {
 }
 
 /// Refuses everything but a plain path: no `json:`, no `protocol:`, no NUL.
-fn plain_name(name: &[u8]) -> Result<&Path> {
+pub(super) fn plain_name(name: &[u8]) -> Result<&Path> {
     let shown = || PathBuf::from(String::from_utf8_lossy(name).into_owned());
     if name.is_empty() || name.contains(&0) {
         return Err(denied(&shown(), "it is no file name"));
@@ -241,7 +245,7 @@ fn plain_name(name: &[u8]) -> Result<&Path> {
     Ok(path)
 }
 
-fn denied(path: &Path, why: &str) -> DiskError {
+pub(super) fn denied(path: &Path, why: &str) -> DiskError {
     let shown: String = path.display().to_string().chars().take(256).collect();
     DiskError::Denied {
         reason: format!("{}: {why}", shown.escape_debug()),
@@ -278,13 +282,13 @@ fn refusal(error: Errno, what: &str) -> DiskError {
 
 /// An open file as a layer: `pread`, no cursor.
 pub struct FileLayer {
-    file: File,
+    file: Arc<File>,
     len: u64,
 }
 
 impl FileLayer {
     /// The file's bytes, with the length it had when it was opened.
-    pub fn new(file: File, len: u64) -> Self {
+    pub fn new(file: Arc<File>, len: u64) -> Self {
         Self { file, len }
     }
 }
@@ -305,79 +309,7 @@ impl ReadAt for FileLayer {
     }
 }
 
-/// One file of an image, ready to be read: metered and cached.
-pub struct Source {
-    /// Its bytes.
-    pub layer: Layer,
-    /// Bytes it takes up on the host's disk.
-    pub allocated: u64,
-    /// Tells whether two sources are one file.
-    pub identity: (u64, u64),
-    /// Position in the chain: 0 is the image itself.
-    pub depth: usize,
-    host: Option<HostFile>,
-}
-
-/// Answers for the backing file of an image file.
-pub trait Opener {
-    /// The image itself.
-    ///
-    /// # Errors
-    /// As [`HostRoots::open`].
-    fn image(&self) -> Result<Source>;
-
-    /// The file that `overlay` names as its backing file.
-    ///
-    /// # Errors
-    /// As [`HostRoots::open_backing`].
-    fn backing(&self, overlay: &Source, name: &[u8]) -> Result<Source>;
-}
-
-/// Memory of the block cache unless said otherwise.
-pub const CACHE_BYTES: usize = 4 << 20;
-
-/// What every file of one image shares.
-pub struct Reading {
-    budget: Arc<Budget>,
-    cache: Arc<BlockCache>,
-}
-
-impl Reading {
-    /// Readers charged to `budget`, with a cache of [`CACHE_BYTES`].
-    pub fn new(budget: Arc<Budget>) -> Self {
-        Self {
-            budget,
-            cache: BlockCache::new(CACHE_BYTES),
-        }
-    }
-
-    /// A source over any layer; `identity` tells files apart.
-    pub fn source(&self, layer: Layer, identity: (u64, u64), depth: usize) -> Source {
-        let allocated = layer.len();
-        let metered: Layer = Arc::new(Meter::new(layer, Arc::clone(&self.budget)));
-        Source {
-            layer: Arc::new(self.cache.attach(metered, Arc::clone(&self.budget))),
-            allocated,
-            identity,
-            depth,
-            host: None,
-        }
-    }
-
-    fn host_source(&self, host: HostFile, depth: usize) -> Result<Source> {
-        let file = host.file.try_clone().map_err(|e| DiskError::Io {
-            position: 0,
-            message: e.to_string(),
-        })?;
-        let layer = Arc::new(FileLayer::new(file, host.len));
-        let mut source = self.source(layer, host.identity, depth);
-        source.allocated = host.allocated;
-        source.host = Some(host);
-        Ok(source)
-    }
-}
-
-/// Opens an image and its backing files beneath the roots.
+/// Opens an image, and what it names, beneath the roots.
 pub struct HostOpener<'a> {
     /// Where files may be opened.
     pub roots: &'a HostRoots,
@@ -389,75 +321,15 @@ pub struct HostOpener<'a> {
 
 impl Opener for HostOpener<'_> {
     fn image(&self) -> Result<Source> {
-        self.reading.host_source(self.roots.open(self.path)?, 0)
+        Ok(self.reading.host_source(self.roots.open(self.path)?))
     }
 
-    fn backing(&self, overlay: &Source, name: &[u8]) -> Result<Source> {
-        let Some(host) = &overlay.host else {
-            return Err(denied(Path::new(""), "the overlay is no host file"));
+    fn related(&self, from: &Source, name: &[u8]) -> Result<Source> {
+        let path = plain_name(name)?;
+        let Some(host) = &from.host else {
+            return Err(denied(path, "an image inside an archive names no files"));
         };
-        let depth = overlay.depth.saturating_add(1);
-        self.reading
-            .host_source(self.roots.open_backing(host, name)?, depth)
-    }
-}
-
-/// A chain whose files were opened before, by [`crate::container::open_chain`] in a parent process:
-/// the image first, then its backing file, and so on. Opens nothing.
-pub struct ChainOpener<'a> {
-    /// The files, in order.
-    pub files: Vec<HostFile>,
-    /// Budget and cache.
-    pub reading: &'a Reading,
-}
-
-impl ChainOpener<'_> {
-    fn at(&self, depth: usize) -> Result<Source> {
-        let Some(host) = self.files.get(depth) else {
-            return Err(DiskError::Denied {
-                reason: format!("no file was handed over for depth {depth} of the backing chain"),
-            });
-        };
-        let io = |e: std::io::Error| DiskError::Io {
-            position: 0,
-            message: e.to_string(),
-        };
-        let copy = HostFile {
-            file: host.file.try_clone().map_err(io)?,
-            len: host.len,
-            allocated: host.allocated,
-            identity: host.identity,
-            place: None,
-        };
-        self.reading.host_source(copy, depth)
-    }
-}
-
-impl Opener for ChainOpener<'_> {
-    fn image(&self) -> Result<Source> {
-        self.at(0)
-    }
-
-    fn backing(&self, overlay: &Source, name: &[u8]) -> Result<Source> {
-        plain_name(name)?;
-        self.at(overlay.depth.saturating_add(1))
-    }
-}
-
-/// An image in memory, without backing files; for tests.
-pub struct MemoryOpener<'a> {
-    /// The image's bytes.
-    pub layer: Layer,
-    /// Budget and cache.
-    pub reading: &'a Reading,
-}
-
-impl Opener for MemoryOpener<'_> {
-    fn image(&self) -> Result<Source> {
-        Ok(self.reading.source(Arc::clone(&self.layer), (0, 0), 0))
-    }
-
-    fn backing(&self, _: &Source, name: &[u8]) -> Result<Source> {
-        Err(denied(plain_name(name)?, "an image in memory has no files"))
+        let file = self.roots.open_related(host, name)?;
+        Ok(self.reading.host_source(file))
     }
 }
