@@ -30,6 +30,8 @@ enum Verb {
     Sim(verbs::sim::Options),
     /// Reads every disk image of the corpus and compares with the answers of reference tools
     Corpus,
+    /// Builds guests from distribution packages and compares what the inspector says (needs root)
+    Guests(verbs::guests::Options),
     /// Measures
     Bench(verbs::bench::Options),
 }
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Lint => verbs::lint::run(),
         Verb::Sim(options) => verbs::sim::run(&options),
         Verb::Corpus => verbs::corpus::run(),
+        Verb::Guests(options) => verbs::guests::run(&options),
         Verb::Bench(options) => verbs::bench::run(&options),
     };
     result.unwrap_or_else(|error| {
