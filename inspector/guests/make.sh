@@ -338,7 +338,14 @@ windows() {
     tree "$m" >"$dir/truth/tree.tsv"
     unmnt
     truncate -s 64M "$dir/disk.img"
-    printf 'label: dos\nlabel-id: 0xcafe1234\n2048,122880,7,*\n' | sfdisk -q "$dir/disk.img"
+    python3 - "$dir/disk.img" <<'P'
+import struct, sys
+with open(sys.argv[1], "r+b") as disk:
+    disk.seek(440)
+    disk.write(struct.pack("<IH", 0xCAFE1234, 0) + struct.pack("<B3sB3sII", 0x80, b"", 7, b"", 2048, 122880))
+    disk.seek(510)
+    disk.write(b"\x55\xaa")
+P
     dd if="$fs" of="$dir/disk.img" bs=1M seek=1 conv=notrunc,sparse status=none
     facts /os/0/type windows /os/0/hostname BUILD-17 /disk/table dos
     printf 'Server Backup\t3.2.1\t\nLegacy Agent\t7.0\t\n' >"$dir/truth/packages.tsv"
