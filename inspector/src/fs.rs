@@ -3,6 +3,9 @@
 pub mod ext;
 mod kept;
 pub mod xfs;
+mod lz;
+pub mod ntfs;
+pub(crate) mod pieces;
 
 use crate::error::Result;
 use std::ops::ControlFlow;

@@ -3,6 +3,7 @@
 use crate::bytes::{Record, narrow, read_upto, read_vec, text_utf16_le};
 use crate::error::Result;
 use crate::fs::FileSystemFacts;
+use crate::fs::ntfs::boot::Boot;
 use crate::read_at::ReadAt;
 
 /// Clusters of a root directory that are searched for the label.
@@ -197,37 +198,17 @@ pub(super) fn exfat(layer: &dyn ReadAt, boot: &[u8]) -> Result<Option<FileSystem
 
 /// NTFS: the label is the attribute `$VOLUME_NAME` (0x60) of MFT record 3, `$Volume`.
 pub(super) fn ntfs(layer: &dyn ReadAt, boot: &[u8]) -> Result<Option<FileSystemFacts>> {
-    let r = Record::new("NTFS boot sector", 0, boot);
-    if r.slice(3, 8)? != b"NTFS    " {
+    let Some(boot) = Boot::parse(&Record::new("NTFS boot sector", 0, boot))? else {
         return Ok(None);
-    }
-    let sector = u64::from(r.u16_le(0x0b)?);
-    let cluster_factor = r.u8(0x0d)?;
-    // Values above 128 are negative powers of two.
-    let per_cluster = match cluster_factor {
-        0..=128 => u64::from(cluster_factor),
-        n => 1u64.checked_shl(u32::from(n.wrapping_neg())).unwrap_or(0),
     };
-    if !matches!(sector, 256 | 512 | 1024 | 2048 | 4096) || !per_cluster.is_power_of_two() {
-        return Ok(None);
-    }
-    let cluster = sector.saturating_mul(per_cluster);
-    let record_size = match i8::from_ne_bytes([r.u8(0x40)?]) {
-        n if n > 0 => u64::from(n.unsigned_abs()).saturating_mul(cluster),
-        n => 1u64.checked_shl(u32::from(n.unsigned_abs())).unwrap_or(0),
-    }
-    .clamp(512, 16 << 10);
-    let volume = r
-        .u64_le(0x30)?
-        .saturating_mul(cluster)
-        .saturating_add(record_size.saturating_mul(3));
-    let record = read_upto(layer, volume, narrow(record_size))?;
+    let volume = boot.mft.saturating_add(boot.record.saturating_mul(3));
+    let record = read_upto(layer, volume, narrow(boot.record))?;
     Ok(Some(FileSystemFacts {
         fs_type: "ntfs".into(),
-        uuid: Some(format!("{:016X}", r.u64_le(0x48)?)),
+        uuid: Some(format!("{:016X}", boot.serial)),
         label: ntfs_label(&record).unwrap_or(None),
-        size_bytes: Some(r.u64_le(0x28)?.saturating_mul(sector)),
-        block_size: u32::try_from(sector).ok(),
+        size_bytes: Some(boot.size),
+        block_size: u32::try_from(boot.sector).ok(),
         ..FileSystemFacts::default()
     }))
 }

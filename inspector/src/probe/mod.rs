@@ -6,6 +6,7 @@
 mod fat;
 mod filesystem;
 mod iso;
+mod readers;
 mod volume;
 
 pub use volume::VolumeFacts;
@@ -60,7 +61,7 @@ pub fn probe(layer: &Layer) -> Result<Option<Probed>> {
         return readable("xfs", xfs::facts(layer), Xfs::open(Arc::clone(layer)));
     }
     if let Some(other) = tolerant(filesystem::recognise(layer.as_ref()))?.flatten() {
-        return Ok(Some(Probed::unread(other)));
+        return readers::open(layer, other).map(Some);
     }
     Ok(tolerant(volume::zfs(layer.as_ref()))?.flatten().map(volume))
 }

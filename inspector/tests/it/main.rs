@@ -8,6 +8,7 @@ mod guest_disk;
 mod guest_truth;
 mod host;
 mod mutation;
+mod ntfs;
 mod partitions;
 mod qcow2;
 mod support;

@@ -194,6 +194,13 @@ fn mutated_ext_images() {
 }
 
 #[test]
+fn mutated_ntfs_images() {
+    let dir = unpack_fixtures("ntfs");
+    let images = all(dir.path(), "img");
+    assert!(run(&images, &images[0], 500).iter().sum::<u32>() >= 2000);
+}
+
+#[test]
 fn mutated_qcow2_images() {
     let dir = unpack_fixtures("qcow2");
     let images = all(dir.path(), "qcow2");

@@ -1,0 +1,36 @@
+//! From a recognised type to its reader.
+
+use super::Probed;
+use crate::error::{DiskError, Result};
+use crate::fs::ntfs::Ntfs;
+use crate::fs::{FileSystem, FileSystemFacts};
+use crate::read_at::Layer;
+use std::sync::Arc;
+
+/// Opens what was recognised, where a reader exists. The reader's own facts win: it saw more.
+pub(super) fn open(layer: &Layer, facts: FileSystemFacts) -> Result<Probed> {
+    let device = Arc::clone(layer);
+    let seen = facts.clone();
+    let reader = match facts.fs_type.as_str() {
+        "ntfs" => shared(Ntfs::open(device, seen)),
+        _ => return Ok(Probed::unread(facts)),
+    };
+    let mut probed = Probed::unread(facts);
+    probed.unsupported = None;
+    match reader {
+        Ok(reader) => {
+            probed.facts = reader.facts().clone();
+            probed.reader = Some(reader);
+        }
+        Err(DiskError::Unsupported { feature }) => probed.unsupported = Some(feature),
+        Err(e @ (DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. })) => {
+            probed.damage = Some(e);
+        }
+        Err(e) => return Err(e),
+    }
+    Ok(probed)
+}
+
+fn shared<T: FileSystem + 'static>(reader: Result<T>) -> Result<Arc<dyn FileSystem>> {
+    reader.map(|reader| -> Arc<dyn FileSystem> { Arc::new(reader) })
+}
