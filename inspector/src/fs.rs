@@ -2,10 +2,11 @@
 
 pub mod ext;
 mod kept;
-pub mod xfs;
 mod lz;
+pub mod memory;
 pub mod ntfs;
 pub(crate) mod pieces;
+pub mod xfs;
 
 use crate::error::Result;
 use std::ops::ControlFlow;

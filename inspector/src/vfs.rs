@@ -1,10 +1,13 @@
 //! A guest's tree: its file systems put together, paths resolved inside it and never out of it.
 
+use crate::bytes::wide;
 use crate::error::{DiskError, Result};
-use crate::fs::{FileSystem, Metadata, NodeId, NodeKind};
-use std::collections::VecDeque;
+use crate::fs::{DirEntry, FileSystem, Metadata, NodeId, NodeKind};
+use crate::layer::check_range;
+use crate::read_at::ReadAt;
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Symbolic links followed on one path: Linux' own limit.
 const HOPS_MAX: usize = 40;
@@ -14,24 +17,83 @@ const DEPTH_MAX: usize = 256;
 const LIST_MAX: usize = 200_000;
 /// Read at a time.
 const CHUNK: usize = 256 << 10;
+/// Names remembered, some 100 bytes each. A report asks for about 2,000.
+const KNOWN_MAX: usize = 32_768;
 
 struct Mount {
     /// Components of the mount point.
     at: Vec<Vec<u8>>,
-    fs: Arc<dyn FileSystem>,
+    found: Found,
+}
+
+/// A directory: number of its mount, node.
+type Directory = (usize, NodeId);
+
+/// What is known of names and nodes. A listing does not say that a name is missing: some file
+/// systems ignore case.
+#[derive(Default)]
+struct Known {
+    names: HashMap<Directory, HashMap<Vec<u8>, Option<NodeId>>>,
+    listed: HashMap<Directory, Arc<Vec<DirEntry>>>,
+    kinds: HashMap<Directory, NodeKind>,
+    count: usize,
+}
+
+impl Known {
+    /// Makes room for `more` names: what is known is forgotten rather than without end.
+    fn make_room(&mut self, more: usize) {
+        if self.count.saturating_add(more) > KNOWN_MAX {
+            *self = Self::default();
+        }
+        self.count = self.count.saturating_add(more);
+    }
 }
 
 /// The root of a guest, with what is mounted beneath it.
 pub struct GuestRoot {
     mounts: Vec<Mount>,
+    known: Mutex<Known>,
 }
 
 /// A node with the file system it lies in.
 #[derive(Clone)]
 pub struct Found {
     fs: Arc<dyn FileSystem>,
+    /// Number of the mount it was found beneath.
+    mount: usize,
     /// Its number there.
     pub node: NodeId,
+}
+
+/// A regular file of a guest as a layer of its own, for readers that want positions.
+pub struct FileLayer {
+    found: Found,
+    len: u64,
+}
+
+impl ReadAt for FileLayer {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, position: u64, buf: &mut [u8]) -> Result<()> {
+        check_range(position, buf.len(), self.len)?;
+        let mut at = position;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let length = self.found.fs.read_file_at(self.found.node, at, rest)?;
+            if length == 0 {
+                return Err(DiskError::OutOfBounds {
+                    position: at,
+                    wanted: wide(rest.len()),
+                    end: at,
+                });
+            }
+            at = at.saturating_add(wide(length));
+            rest = rest.get_mut(length..).unwrap_or_default();
+        }
+        Ok(())
+    }
 }
 
 impl Found {
@@ -51,32 +113,77 @@ impl Found {
         self.fs.read_link(self.node)
     }
 
+    /// Value of an extended attribute.
+    ///
+    /// # Errors
+    /// As [`FileSystem::xattr`].
+    pub fn xattr(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.fs.xattr(self.node, name)
+    }
+
+    /// The file as a layer; `None` when it is no regular file.
+    ///
+    /// # Errors
+    /// As [`FileSystem::metadata`].
+    pub fn layer(&self) -> Result<Option<FileLayer>> {
+        let metadata = self.metadata()?;
+        Ok((metadata.kind == NodeKind::File).then(|| FileLayer {
+            found: self.clone(),
+            len: metadata.size,
+        }))
+    }
+
+    /// The first bytes of a file, at most `len`.
+    ///
+    /// # Errors
+    /// As [`FileSystem::read_file_at`].
+    pub fn head(&self, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let length = self.fs.read_file_at(self.node, 0, &mut bytes)?;
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// Whether both are the same object: each mount point of one file system is told apart by its
+    /// number, so that a bind mount is not walked twice.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.node == other.node && Arc::ptr_eq(&self.fs, &other.fs)
+    }
+
+    fn beside(&self, node: NodeId) -> Self {
+        Self {
+            fs: Arc::clone(&self.fs),
+            mount: self.mount,
+            node,
+        }
+    }
+
+    fn entries(&self) -> Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        self.fs.read_dir(self.node, &mut |entry| {
+            entries.push(entry);
+            if entries.len() >= LIST_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if entries.len() >= LIST_MAX {
+            return Err(over("names in a directory", LIST_MAX));
+        }
+        entries.sort_unstable_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
+        Ok(entries)
+    }
+
     /// Names and nodes of a directory of its file system, sorted by name; what is mounted beneath it
     /// is not seen.
     ///
     /// # Errors
     /// As [`FileSystem::read_dir`]; `OverBudget` for a directory without end.
     pub fn children(&self) -> Result<Vec<(Vec<u8>, Self)>> {
-        let mut found = Vec::new();
-        self.fs.read_dir(self.node, &mut |entry| {
-            found.push((entry.name, entry.node));
-            if found.len() >= LIST_MAX {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
-        if found.len() >= LIST_MAX {
-            return Err(over("names in a directory", LIST_MAX));
-        }
-        found.sort_unstable();
-        Ok(found
-            .into_iter()
-            .map(|(name, node)| {
-                let fs = Arc::clone(&self.fs);
-                (name, Self { fs, node })
-            })
-            .collect())
+        let named = |entry: DirEntry| (entry.name, self.beside(entry.node));
+        Ok(self.entries()?.into_iter().map(named).collect())
     }
 
     /// Calls `take` with the file's bytes, piece by piece.
@@ -116,15 +223,33 @@ impl GuestRoot {
     /// A guest whose root directory is that of `fs`.
     #[must_use]
     pub fn new(fs: Arc<dyn FileSystem>) -> Self {
-        Self {
-            mounts: vec![Mount { at: Vec::new(), fs }],
-        }
+        let node = fs.root();
+        Self::of(fs, node)
     }
 
-    /// Mounts a further file system. Longer mount points win.
+    /// A guest whose root directory is `node` of `fs`: a subvolume, or a folder of an image.
+    #[must_use]
+    pub fn of(fs: Arc<dyn FileSystem>, node: NodeId) -> Self {
+        let mut root = Self {
+            mounts: Vec::new(),
+            known: Mutex::new(Known::default()),
+        };
+        root.mount_node("/", fs, node);
+        root
+    }
+
+    /// Mounts a further file system. Later mounts win over earlier ones at the same place.
     pub fn mount(&mut self, at: &str, fs: Arc<dyn FileSystem>) {
+        let node = fs.root();
+        self.mount_node(at, fs, node);
+    }
+
+    /// Mounts a directory of a further file system, or of one that is mounted already.
+    pub fn mount_node(&mut self, at: &str, fs: Arc<dyn FileSystem>, node: NodeId) {
         let at = components(at.as_bytes()).map(<[u8]>::to_vec).collect();
-        self.mounts.push(Mount { at, fs });
+        let mount = self.mounts.len();
+        let found = Found { fs, mount, node };
+        self.mounts.push(Mount { at, found });
     }
 
     /// Finds a path, links followed; `None` when something of it is missing.
@@ -158,15 +283,14 @@ impl GuestRoot {
                 continue;
             }
             let here = self.at(&place)?;
-            if here.metadata()?.kind != NodeKind::Directory {
+            if self.kind(&here)? != NodeKind::Directory {
                 return Ok(None);
             }
-            let Some(node) = here.fs.lookup(here.node, &name)? else {
+            let Some(found) = self.lookup(&here, &name)? else {
                 return Ok(None);
             };
-            let found = Found { fs: here.fs, node };
             let is_last = todo.is_empty();
-            if found.metadata()?.kind == NodeKind::Symlink && (!is_last || follow_last) {
+            if (!is_last || follow_last) && self.kind(&found)? == NodeKind::Symlink {
                 hops = hops.saturating_add(1);
                 if hops > HOPS_MAX {
                     return Err(over("symbolic links", HOPS_MAX));
@@ -185,16 +309,49 @@ impl GuestRoot {
         self.at(&place).map(Some)
     }
 
+    fn known<T>(&self, ask: impl FnOnce(&mut Known) -> T) -> T {
+        // What is known stays right when a thread that asked has panicked.
+        ask(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn kind(&self, found: &Found) -> Result<NodeKind> {
+        let key = (found.mount, found.node);
+        if let Some(kind) = self.known(|known| known.kinds.get(&key).copied()) {
+            return Ok(kind);
+        }
+        let kind = found.metadata()?.kind;
+        self.known(|known| {
+            known.make_room(1);
+            known.kinds.insert(key, kind);
+        });
+        Ok(kind)
+    }
+
+    fn lookup(&self, dir: &Found, name: &[u8]) -> Result<Option<Found>> {
+        let key = (dir.mount, dir.node);
+        let known = self.known(|known| known.names.get(&key)?.get(name).copied());
+        let node = match known {
+            Some(node) => node,
+            None => {
+                let node = dir.fs.lookup(dir.node, name)?;
+                self.known(|known| {
+                    known.make_room(1);
+                    let names = known.names.entry(key).or_default();
+                    names.insert(name.to_vec(), node);
+                });
+                node
+            }
+        };
+        Ok(node.map(|node| dir.beside(node)))
+    }
+
     /// The node of a place: a mount there wins over the directory it hides.
     fn at(&self, place: &[(Vec<u8>, Found)]) -> Result<Found> {
         let mounted = self.mounts.iter().rev().find(|mount| {
             mount.at.len() == place.len() && mount.at.iter().zip(place).all(|(a, (b, _))| a == b)
         });
         if let Some(mount) = mounted {
-            return Ok(Found {
-                fs: Arc::clone(&mount.fs),
-                node: mount.fs.root(),
-            });
+            return Ok(mount.found.clone());
         }
         place
             .last()
@@ -252,26 +409,58 @@ impl GuestRoot {
     /// # Errors
     /// As [`FileSystem::read_dir`]; `OverBudget` for a directory without end.
     pub fn list(&self, path: &str) -> Result<Vec<Name>> {
-        let Some(found) = self.find(path)? else {
-            return Ok(Vec::new());
-        };
-        if found.metadata()?.kind != NodeKind::Directory {
+        let entries = self.entries(path)?;
+        Ok(entries
+            .into_iter()
+            .map(|(bytes, _)| Name { bytes })
+            .collect())
+    }
+
+    /// Names in a directory with their nodes (links not followed, mounts not seen), sorted; empty
+    /// when it is missing or no directory.
+    ///
+    /// # Errors
+    /// As [`GuestRoot::list`].
+    pub fn entries(&self, path: &str) -> Result<Vec<(Vec<u8>, Found)>> {
+        match self.find(path)? {
+            Some(dir) => self.children(&dir),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// As [`GuestRoot::entries`], of a directory that was found.
+    ///
+    /// # Errors
+    /// As [`GuestRoot::list`].
+    pub fn children(&self, dir: &Found) -> Result<Vec<(Vec<u8>, Found)>> {
+        if self.kind(dir)? != NodeKind::Directory {
             return Ok(Vec::new());
         }
-        let mut names = Vec::new();
-        found.fs.read_dir(found.node, &mut |entry| {
-            names.push(Name { bytes: entry.name });
-            if names.len() >= LIST_MAX {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
-        if names.len() >= LIST_MAX {
-            return Err(over(path, LIST_MAX));
+        let listed = self.listed(dir)?;
+        let named = |entry: &DirEntry| (entry.name.clone(), dir.beside(entry.node));
+        Ok(listed.iter().map(named).collect())
+    }
+
+    fn listed(&self, dir: &Found) -> Result<Arc<Vec<DirEntry>>> {
+        let key = (dir.mount, dir.node);
+        if let Some(listed) = self.known(|known| known.listed.get(&key).cloned()) {
+            return Ok(listed);
         }
-        names.sort_unstable();
-        Ok(names)
+        let entries = Arc::new(dir.entries()?);
+        if entries.len() < KNOWN_MAX / 4 {
+            self.known(|known| {
+                known.make_room(entries.len().saturating_mul(2));
+                let names = known.names.entry(key).or_default();
+                for entry in entries.iter().rev() {
+                    names.insert(entry.name.clone(), Some(entry.node));
+                }
+                for (node, kind) in entries.iter().filter_map(|e| Some((e.node, e.kind?))) {
+                    known.kinds.insert((dir.mount, node), kind);
+                }
+                known.listed.insert(key, Arc::clone(&entries));
+            });
+        }
+        Ok(entries)
     }
 }
 

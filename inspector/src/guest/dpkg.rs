@@ -1,64 +1,105 @@
 //! Debian's package database: `/var/lib/dpkg/status`, and `status.d` of distroless images
-//! (deb-control(5), deb-version(7)).
+//! (deb-control(5), deb-version(7)); opkg writes the same form.
 
-use super::{Scope, clean};
-use crate::error::{DiskError, Result};
+use super::purl::{self, Purl};
+use super::{PACKAGE_DB_MAX, PACKAGES_MAX, Scope, clean};
+use crate::error::Result;
 use crate::report::{Os, Package};
 use std::collections::BTreeMap;
 
-/// Largest database that is read: Debian's whole archive has 60 MiB.
-const STATUS_MAX: u64 = 64 << 20;
-/// Packages that are reported.
-const PACKAGES_MAX: usize = 200_000;
+/// Largest copyright file that is read in a deep scan.
+const COPYRIGHT_MAX: u64 = 1 << 20;
+/// Licences of one package that are named.
+const LICENSES_MAX: usize = 32;
 
-pub(super) fn read(scope: &mut Scope<'_>) -> Result<Vec<Package>> {
+pub(super) fn read(scope: &mut Scope<'_>) -> Result<Option<Vec<Package>>> {
     let mut texts = Vec::new();
-    if let Some(text) = scope.root.text("/var/lib/dpkg/status", STATUS_MAX)? {
-        texts.push(text);
+    for path in ["/var/lib/dpkg/status", "/usr/lib/dpkg/status"] {
+        texts.extend(scope.root.text(path, PACKAGE_DB_MAX)?);
     }
-    for name in scope.names("/var/lib/dpkg/status.d") {
-        if !name.ends_with(".md5sums") {
-            texts.extend(scope.text(&format!("/var/lib/dpkg/status.d/{name}")));
+    for dir in ["/var/lib/dpkg/status.d", "/usr/lib/dpkg/status.d"] {
+        for name in scope.names(dir) {
+            let is_script = [".md5sums", ".preinst", ".postinst", ".prerm", ".postrm"];
+            if !is_script.iter().any(|ending| name.ends_with(ending)) {
+                texts.extend(scope.text(&format!("{dir}/{name}")));
+            }
         }
     }
-    if texts.is_empty() {
-        return Err(DiskError::Unsupported {
-            feature: other_manager(scope).to_owned(),
-        });
+    let Some(mut packages) = all(scope, &texts, "dpkg") else {
+        return Ok(None);
+    };
+    install_times(scope, &mut packages);
+    if scope.deep {
+        licenses(scope, &mut packages);
     }
+    Ok(Some(packages))
+}
+
+/// OpenWrt's and Yocto's opkg.
+pub(super) fn read_opkg(scope: &mut Scope<'_>) -> Result<Option<Vec<Package>>> {
+    let mut texts = Vec::new();
+    for path in ["/var/lib/opkg/status", "/usr/lib/opkg/status"] {
+        texts.extend(scope.root.text(path, PACKAGE_DB_MAX)?);
+    }
+    Ok(all(scope, &texts, "opkg"))
+}
+
+fn all(scope: &mut Scope<'_>, texts: &[String], manager: &'static str) -> Option<Vec<Package>> {
     let mut packages = Vec::new();
-    for text in &texts {
+    for text in texts {
         for paragraph in text.split("\n\n") {
             if packages.len() >= PACKAGES_MAX {
-                scope.warn(
-                    "over_budget",
-                    "/var/lib/dpkg/status",
-                    format!("more than {PACKAGES_MAX} packages"),
-                );
+                let problem = format!("more than {PACKAGES_MAX} packages");
+                scope.warn("over_budget", "/var/lib/dpkg/status", problem);
                 break;
             }
-            packages.extend(package(paragraph, scope.os));
+            packages.extend(package(paragraph, scope.os, manager));
         }
     }
-    packages.sort_unstable();
-    Ok(packages)
+    (!texts.is_empty()).then_some(packages)
 }
 
-fn other_manager(scope: &mut Scope<'_>) -> &'static str {
-    for (path, name) in [
-        ("/var/lib/rpm", "rpm"),
-        ("/usr/lib/sysimage/rpm", "rpm"),
-        ("/lib/apk/db/installed", "apk"),
-        ("/var/lib/pacman/local", "pacman"),
-    ] {
-        if scope.exists(path) {
-            return name;
-        }
+/// dpkg notes no time, but writes a package's list of files when it unpacks it.
+fn install_times(scope: &mut Scope<'_>, packages: &mut [Package]) {
+    let dir = "/var/lib/dpkg/info";
+    let entries = match scope.root.entries(dir) {
+        Ok(entries) => entries,
+        Err(error) => return scope.warn(super::code_of(&error), dir, error.to_string()),
+    };
+    let lists: BTreeMap<&[u8], _> = entries
+        .iter()
+        .filter_map(|(name, found)| Some((name.strip_suffix(b".list")?, found)))
+        .collect();
+    for package in packages {
+        let with_arch = format!("{}:{}", package.name, package.arch);
+        let list = lists
+            .get(package.name.as_bytes())
+            .or_else(|| lists.get(with_arch.as_bytes()));
+        package.install_time = list.and_then(|list| Some(list.metadata().ok()?.mtime));
     }
-    "no known package manager"
 }
 
-fn package(paragraph: &str, os: &Os) -> Option<Package> {
+/// Licence names of machine-readable copyright files (Debian's copyright-format 1.0).
+fn licenses(scope: &mut Scope<'_>, packages: &mut [Package]) {
+    for package in packages {
+        let path = format!("/usr/share/doc/{}/copyright", package.name);
+        let Ok(Some(text)) = scope.root.text(&path, COPYRIGHT_MAX) else {
+            continue;
+        };
+        let mut names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("License:"))
+            .map(str::trim)
+            .filter(|name| !name.is_empty() && name.len() < 128)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names.truncate(LICENSES_MAX);
+        package.license = Some(clean(&names.join(" AND "))).filter(|names| !names.is_empty());
+    }
+}
+
+fn package(paragraph: &str, os: &Os, manager: &'static str) -> Option<Package> {
     let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
     for line in paragraph.lines() {
         // Continued lines belong to fields that are not needed here.
@@ -89,9 +130,23 @@ fn package(paragraph: &str, os: &Os) -> Option<Package> {
             ),
         },
     };
+    let upstream = match (&source, &source_version) {
+        (Some(source), Some(version)) => Some(format!("{source}@{version}")),
+        (source, _) => source.clone(),
+    };
+    let (kind, namespace) = match manager {
+        "opkg" => ("opkg", ""),
+        _ if os.distro.is_empty() => ("deb", "debian"),
+        _ => ("deb", os.distro.as_str()),
+    };
+    let purl = Purl::of(kind, namespace, &name.to_lowercase(), &full_version)
+        .with("arch", Some(&arch))
+        .with("distro", purl::distro(os).as_deref())
+        .with("upstream", upstream.as_deref())
+        .text();
     Some(Package {
-        purl: purl(os, &name, &full_version, &arch),
-        manager: "dpkg",
+        purl,
+        manager,
         epoch,
         version,
         release,
@@ -103,6 +158,8 @@ fn package(paragraph: &str, os: &Os) -> Option<Package> {
             .map(|kib| kib.saturating_mul(1_024)),
         status,
         license: None,
+        vendor: None,
+        install_time: None,
         arch,
         name,
         full_version,
@@ -110,7 +167,7 @@ fn package(paragraph: &str, os: &Os) -> Option<Package> {
 }
 
 /// `[epoch:]upstream[-revision]`: the first colon and the last hyphen count.
-fn split_version(full: &str) -> (Option<u32>, String, Option<String>) {
+pub(super) fn split_version(full: &str) -> (Option<u32>, String, Option<String>) {
     let (epoch, rest) = match full.split_once(':') {
         Some((epoch, rest)) => match epoch.parse() {
             Ok(epoch) => (Some(epoch), rest),
@@ -122,36 +179,6 @@ fn split_version(full: &str) -> (Option<u32>, String, Option<String>) {
         Some((version, release)) => (epoch, version.to_owned(), Some(release.to_owned())),
         None => (epoch, rest.to_owned(), None),
     }
-}
-
-/// `pkg:deb/debian/name@version?arch=…&distro=debian-12` (package-url specification, type deb).
-fn purl(os: &Os, name: &str, version: &str, arch: &str) -> String {
-    let distro = match &os.version {
-        Some(version) => format!("{}-{version}", os.distro),
-        None => os.distro.clone(),
-    };
-    format!(
-        "pkg:deb/{}/{}@{}?arch={}&distro={}",
-        encode(&os.distro),
-        encode(&name.to_lowercase()),
-        encode(version),
-        encode(arch),
-        encode(&distro)
-    )
-}
-
-/// Percent-encodes what the specification does not leave plain.
-fn encode(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        let c = char::from(byte);
-        if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '~' | ':') {
-            out.push(c);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -169,7 +196,7 @@ mod tests {
     #[test]
     fn a_paragraph_becomes_a_package() {
         let text = "Package: fdisk\nStatus: install ok installed\nInstalled-Size: 10\nArchitecture: amd64\nSource: util-linux (2.38.1-5+deb12u3)\nVersion: 1:2.38.1-5+deb12u3\nDescription: x\n Version: 9\n";
-        let found = package(text, &debian()).unwrap();
+        let found = package(text, &debian(), "dpkg").unwrap();
         assert_eq!(found.epoch, Some(1));
         assert_eq!(found.version, "2.38.1");
         assert_eq!(found.release.as_deref(), Some("5+deb12u3"));
@@ -178,14 +205,14 @@ mod tests {
         assert_eq!(found.size, Some(10_240));
         assert_eq!(
             found.purl,
-            "pkg:deb/debian/fdisk@1:2.38.1-5%2Bdeb12u3?arch=amd64&distro=debian-12"
+            "pkg:deb/debian/fdisk@1:2.38.1-5%2Bdeb12u3?arch=amd64&distro=debian-12&upstream=util-linux%402.38.1-5%2Bdeb12u3"
         );
     }
 
     #[test]
     fn what_is_removed_is_no_package() {
         let text = "Package: x\nStatus: deinstall ok config-files\nVersion: 1\n";
-        assert_eq!(package(text, &debian()), None);
-        assert_eq!(package("Package: x\n", &debian()), None);
+        assert_eq!(package(text, &debian(), "dpkg"), None);
+        assert_eq!(package("Package: x\n", &debian(), "dpkg"), None);
     }
 }

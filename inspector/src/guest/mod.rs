@@ -1,20 +1,28 @@
 //! Facts about a guest: each section on its own, so that damage costs one section and not the
 //! report.
 
+mod apk;
 mod boot;
 mod databases;
+mod device;
 mod dpkg;
 mod fstab;
 mod ini;
+mod legacy;
 mod network;
 mod os;
+mod packages;
+mod pacman;
+mod purl;
+mod roots;
+mod rpm;
 mod security;
 mod services;
 mod users;
 
 use crate::error::{DiskError, Result};
-use crate::layers::{Examined, Layers, Mountable};
-use crate::report::{Coverage, InspectReport, Os, OtherSystem, Sections, Warning};
+use crate::layers::{Examined, Layers};
+use crate::report::{Coverage, InspectReport, MountEntry, Os, OtherSystem, Sections, Warning};
 use crate::vfs::GuestRoot;
 
 /// Which sections are wanted: what is left out is not read.
@@ -36,6 +44,10 @@ pub struct InspectOptions {
     pub databases: bool,
     /// Kernels and boot loader.
     pub kernels: bool,
+    /// Reads much more: licences of Debian packages, a walk of all files for set-uid programs,
+    /// world-writable files and file capabilities.
+    #[serde(default)]
+    pub deep_scan: bool,
 }
 
 impl Default for InspectOptions {
@@ -49,6 +61,7 @@ impl Default for InspectOptions {
             storage: true,
             databases: true,
             kernels: true,
+            deep_scan: false,
         }
     }
 }
@@ -68,6 +81,7 @@ impl InspectOptions {
             storage: false,
             databases: false,
             kernels: false,
+            deep_scan: false,
         };
         for name in names {
             match name.as_str() {
@@ -93,6 +107,14 @@ impl InspectOptions {
 
 /// Largest configuration file that is read.
 pub(crate) const CONFIG_MAX: u64 = 1 << 20;
+/// Largest package database in text that is read: Debian's whole archive has 60 MiB.
+pub(crate) const PACKAGE_DB_MAX: u64 = 64 << 20;
+/// Packages of one manager that are reported.
+pub(crate) const PACKAGES_MAX: usize = 200_000;
+/// Systems of one disk that are described; a disk of many is made to cost time.
+const SYSTEMS_MAX: usize = 16;
+/// Warnings of one section.
+const WARNINGS_MAX: usize = 200;
 /// Longest string of a guest that is repeated.
 const STRING_MAX: usize = 4_096;
 
@@ -101,18 +123,23 @@ pub(crate) struct Scope<'a> {
     pub(crate) root: &'a GuestRoot,
     pub(crate) layers: &'a Layers,
     pub(crate) os: &'a Os,
+    /// Whether what costs many reads is wanted.
+    pub(crate) deep: bool,
     section: &'static str,
     warnings: Vec<Warning>,
 }
 
 impl Scope<'_> {
+    /// Notes what is odd. A section without end of oddities has said enough with the first ones.
     pub(crate) fn warn(&mut self, code: &'static str, path: &str, message: impl Into<String>) {
-        self.warnings.push(Warning {
-            section: self.section,
-            code,
-            path: path.to_owned(),
-            message: message.into(),
-        });
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(Warning {
+                section: self.section,
+                code,
+                path: clean(path),
+                message: clean(&message.into()),
+            });
+        }
     }
 
     /// A file that may be missing; one that cannot be read costs itself only.
@@ -191,37 +218,44 @@ pub(crate) fn clean(text: &str) -> String {
         .collect()
 }
 
+/// Operating systems of an image with their roots, in the order of their devices.
+fn systems(examined: &Examined) -> Result<Vec<(GuestRoot, Os)>> {
+    let mut found = Vec::new();
+    for candidate in &examined.mountable {
+        found.extend(roots::systems(candidate)?);
+        if found.len() >= SYSTEMS_MAX {
+            found.truncate(SYSTEMS_MAX);
+            break;
+        }
+    }
+    Ok(found)
+}
+
 /// The root of the first operating system with what its fstab mounts; without one, of the first
 /// file system that can be read.
 ///
 /// # Errors
 /// Only when a budget is used up.
 pub fn main_root(examined: &Examined) -> Result<Option<GuestRoot>> {
-    for candidate in &examined.mountable {
-        let mut root = GuestRoot::new(candidate.reader.clone());
-        let Some(os) = os::detect(&root, &candidate.device)? else {
-            continue;
-        };
+    if let Some((mut root, os)) = systems(examined)?.into_iter().next() {
         let mut unused = Sections::default();
-        let mounts = run(
-            &root,
-            &examined.layers,
-            &os,
-            &mut unused,
-            "mounts",
-            true,
-            fstab::read,
-        );
-        let mounts = mounts.unwrap_or_default();
-        for (at, fs) in fstab::to_mount(&mounts, &examined.mountable, &os.root) {
-            root.mount(&at, fs);
-        }
+        let guest = Guest {
+            layers: &examined.layers,
+            os: &os,
+            deep: false,
+        };
+        let mounts = guest.run(&root, &mut unused, "mounts", true, fstab::read);
+        mount_all(&mut root, &mounts.unwrap_or_default(), examined, &os);
         return Ok(Some(root));
     }
-    Ok(examined
-        .mountable
-        .first()
-        .map(|first| GuestRoot::new(first.reader.clone())))
+    let first = examined.mountable.first();
+    Ok(first.map(|first| GuestRoot::new(first.reader.clone())))
+}
+
+fn mount_all(root: &mut GuestRoot, mounts: &[MountEntry], examined: &Examined, os: &Os) {
+    for (at, fs, node) in fstab::to_mount(mounts, &examined.mountable, os) {
+        root.mount_node(&at, fs, node);
+    }
 }
 
 /// Finds the operating systems of an examined image and describes each.
@@ -233,18 +267,16 @@ pub fn describe(
     options: &InspectOptions,
     progress: &dyn Fn(&'static str),
 ) -> Result<InspectReport> {
-    let Examined { layers, mountable } = examined;
-    let mut systems = Vec::new();
-    for candidate in &mountable {
-        progress("os");
-        let root = GuestRoot::new(candidate.reader.clone());
-        if let Some(os) = os::detect(&root, &candidate.device)? {
-            systems.push((root, os));
-        }
-    }
-    let mut report = InspectReport::of(layers.clone());
+    progress("os");
+    let systems = systems(&examined)?;
+    let mut report = InspectReport::of(examined.layers.clone());
     for (n, (mut root, os)) in systems.into_iter().enumerate() {
-        let sections = system(&mut root, &layers, &mountable, &os, options, progress);
+        let guest = Guest {
+            layers: &examined.layers,
+            os: &os,
+            deep: options.deep_scan,
+        };
+        let sections = guest.describe(&mut root, &examined, options, progress);
         report.os.push(os);
         if n == 0 {
             report.sections = sections;
@@ -255,153 +287,105 @@ pub fn describe(
     Ok(report)
 }
 
-fn system(
-    root: &mut GuestRoot,
-    layers: &Layers,
-    mountable: &[Mountable],
-    os: &Os,
-    options: &InspectOptions,
-    progress: &dyn Fn(&'static str),
-) -> Sections {
-    let mut out = Sections::default();
-    progress("mounts");
-    let mounts = run(root, layers, os, &mut out, "mounts", true, fstab::read);
-    if let Some(mounts) = &mounts {
-        for (at, fs) in fstab::to_mount(mounts, mountable, &os.root) {
-            root.mount(&at, fs);
-        }
-    }
-    let root = &*root;
-    progress("packages");
-    let wants_packages = options.packages || options.databases;
-    let packages = run(
-        root,
-        layers,
-        os,
-        &mut out,
-        "packages",
-        wants_packages,
-        dpkg::read,
-    );
-    if options.databases {
-        let known = packages.clone().unwrap_or_default();
-        out.databases = run(root, layers, os, &mut out, "databases", true, |scope| {
-            databases::read(scope, &known)
-        });
-    } else {
-        out.coverage.insert("databases", Coverage::Skipped);
-    }
-    if options.packages {
-        out.packages = packages;
-    }
-    out.kernels = run(
-        root,
-        layers,
-        os,
-        &mut out,
-        "kernels",
-        options.kernels,
-        boot::read,
-    );
-    progress("users");
-    let accounts = run(
-        root,
-        layers,
-        os,
-        &mut out,
-        "users",
-        options.users,
-        users::read,
-    );
-    if let Some((users, groups)) = accounts {
-        out.users = Some(users);
-        out.groups = Some(groups);
-    }
-    progress("services");
-    out.services = run(
-        root,
-        layers,
-        os,
-        &mut out,
-        "services",
-        options.services,
-        services::read,
-    );
-    progress("network");
-    out.network = run(
-        root,
-        layers,
-        os,
-        &mut out,
-        "network",
-        options.network,
-        network::read,
-    );
-    progress("security");
-    out.security = run(
-        root,
-        layers,
-        os,
-        &mut out,
-        "security",
-        options.security,
-        security::read,
-    );
-    out.storage = run(
-        root,
-        layers,
-        os,
-        &mut out,
-        "storage",
-        options.storage,
-        |scope| fstab::storage(scope, mounts.as_deref().unwrap_or_default()),
-    );
-    out.mounts = mounts;
-    out.warnings.sort();
-    out
+/// One operating system in the making of its sections.
+struct Guest<'a> {
+    layers: &'a Layers,
+    os: &'a Os,
+    deep: bool,
 }
 
-/// Runs one section: what it could tell, and how far.
-fn run<T>(
-    root: &GuestRoot,
-    layers: &Layers,
-    os: &Os,
-    out: &mut Sections,
-    section: &'static str,
-    wanted: bool,
-    read: impl FnOnce(&mut Scope<'_>) -> Result<T>,
-) -> Option<T> {
-    if !wanted {
-        out.coverage.insert(section, Coverage::Skipped);
-        return None;
-    }
-    let mut scope = Scope {
-        root,
-        layers,
-        os,
-        section,
-        warnings: Vec::new(),
-    };
-    let result = read(&mut scope);
-    let mut coverage = if scope.warnings.is_empty() {
-        Coverage::Ok
-    } else {
-        Coverage::Partial
-    };
-    let value = match result {
-        Ok(value) => Some(value),
-        Err(error) => {
-            coverage = match &error {
-                DiskError::Unsupported { .. } => Coverage::Unsupported,
-                DiskError::Denied { .. } => Coverage::Denied,
-                DiskError::OverBudget { .. } => Coverage::OverBudget,
-                _ => Coverage::Partial,
-            };
-            scope.warn(code_of(&error), "", error.to_string());
-            None
+impl Guest<'_> {
+    fn describe(
+        &self,
+        root: &mut GuestRoot,
+        examined: &Examined,
+        options: &InspectOptions,
+        progress: &dyn Fn(&'static str),
+    ) -> Sections {
+        let mut out = Sections::default();
+        progress("mounts");
+        let mounts = self.run(root, &mut out, "mounts", true, fstab::read);
+        mount_all(
+            root,
+            mounts.as_deref().unwrap_or_default(),
+            examined,
+            self.os,
+        );
+        let root = &*root;
+        progress("packages");
+        let wanted = options.packages || options.databases;
+        let packages = self.run(root, &mut out, "packages", wanted, packages::read);
+        out.databases = self.run(root, &mut out, "databases", options.databases, |scope| {
+            databases::read(scope, packages.as_deref().unwrap_or_default())
+        });
+        if options.packages {
+            out.packages = packages;
+        } else {
+            out.coverage.insert("packages", Coverage::Skipped);
         }
-    };
-    out.warnings.append(&mut scope.warnings);
-    out.coverage.insert(section, coverage);
-    value
+        out.kernels = self.run(root, &mut out, "kernels", options.kernels, boot::read);
+        progress("users");
+        let accounts = self.run(root, &mut out, "users", options.users, users::read);
+        if let Some((users, groups)) = accounts {
+            out.users = Some(users);
+            out.groups = Some(groups);
+        }
+        progress("services");
+        out.services = self.run(root, &mut out, "services", options.services, services::read);
+        progress("network");
+        out.network = self.run(root, &mut out, "network", options.network, network::read);
+        progress("security");
+        out.security = self.run(root, &mut out, "security", options.security, security::read);
+        out.storage = self.run(root, &mut out, "storage", options.storage, |scope| {
+            fstab::storage(scope, mounts.as_deref().unwrap_or_default())
+        });
+        out.mounts = mounts;
+        out.warnings.sort();
+        out
+    }
+
+    /// Runs one section: what it could tell, and how far.
+    fn run<T>(
+        &self,
+        root: &GuestRoot,
+        out: &mut Sections,
+        section: &'static str,
+        wanted: bool,
+        read: impl FnOnce(&mut Scope<'_>) -> Result<T>,
+    ) -> Option<T> {
+        if !wanted {
+            out.coverage.insert(section, Coverage::Skipped);
+            return None;
+        }
+        let mut scope = Scope {
+            root,
+            layers: self.layers,
+            os: self.os,
+            deep: self.deep,
+            section,
+            warnings: Vec::new(),
+        };
+        let result = read(&mut scope);
+        let mut coverage = if scope.warnings.is_empty() {
+            Coverage::Ok
+        } else {
+            Coverage::Partial
+        };
+        let value = match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                coverage = match &error {
+                    DiskError::Unsupported { .. } => Coverage::Unsupported,
+                    DiskError::Denied { .. } => Coverage::Denied,
+                    DiskError::OverBudget { .. } => Coverage::OverBudget,
+                    _ => Coverage::Partial,
+                };
+                scope.warn(code_of(&error), "", error.to_string());
+                None
+            }
+        };
+        out.warnings.append(&mut scope.warnings);
+        out.coverage.insert(section, coverage);
+        value
+    }
 }

@@ -145,8 +145,12 @@ pub struct Os {
     pub init: Option<String>,
     /// CPE 2.3.
     pub cpe: Option<String>,
+    /// When it was installed, in seconds since 1970 UTC, as the installer's traces say.
+    pub install_date: Option<i64>,
     /// Device of the root file system.
     pub root: String,
+    /// Subvolume of it that is the root, where there are several.
+    pub subvolume: Option<String>,
     /// Files that said so.
     pub evidence: Vec<String>,
     /// Container runtimes, cloud-init, virtual machine tools that are installed.
@@ -179,7 +183,7 @@ pub struct Package {
     pub name: String,
     /// Whole version as the package manager prints it.
     pub full_version: String,
-    /// dpkg.
+    /// dpkg, opkg, rpm, apk, pacman.
     pub manager: &'static str,
     /// Epoch.
     pub epoch: Option<u32>,
@@ -187,7 +191,7 @@ pub struct Package {
     pub version: String,
     /// Release or Debian revision.
     pub release: Option<String>,
-    /// Architecture.
+    /// Architecture; empty for what belongs to none (rpm's gpg-pubkey).
     pub arch: String,
     /// Source package, where it differs.
     pub source: Option<String>,
@@ -201,6 +205,10 @@ pub struct Package {
     pub status: String,
     /// Licence, where the package manager knows it.
     pub license: Option<String>,
+    /// Who built it, where the package manager knows it.
+    pub vendor: Option<String>,
+    /// When it was installed or last updated, in seconds since 1970 UTC.
+    pub install_time: Option<i64>,
 }
 
 /// Kernels and boot loader.
@@ -387,6 +395,10 @@ pub struct CryptEntry {
     pub name: String,
     /// Device as written.
     pub device: String,
+    /// The device of this disk that it means, where there is one.
+    pub resolved: Option<String>,
+    /// Options.
+    pub options: Vec<String>,
 }
 
 /// An installed database server.

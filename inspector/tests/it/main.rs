@@ -5,6 +5,7 @@ mod containers;
 mod corpus;
 mod ext;
 mod guest_disk;
+mod guest_tree;
 mod guest_truth;
 mod host;
 mod mutation;
