@@ -28,11 +28,10 @@ fn main() -> Result<()> {
             roots: &roots,
             path: Path::new(path.file_name().unwrap_or_default()),
             format: None,
-            options: &options,
             limits: Limits::default(),
             cancelled: Arc::new(AtomicBool::new(false)),
         };
-        let (report, metrics) = inspect(&request, &|_| {})?;
+        let (report, metrics) = inspect(&request, &options, &|_| {})?;
         if run == 0 && has("--json") {
             println!(
                 "{}",

@@ -3,6 +3,8 @@
 //! A program of its own, not a list of tests: it prints a table by container and file system and ends
 //! with failure when a row is wrong, when too few are identical, or when a corrupt one takes too long.
 
+#![allow(clippy::unwrap_used)] // a test program
+
 mod answers;
 mod check;
 #[allow(dead_code)] // shared with tests/it, which uses more of it

@@ -18,16 +18,15 @@ fn report(root: &Path, name: &str) -> InspectReport {
         roots: &roots,
         path: Path::new(name),
         format: None,
-        options: &options,
         limits: Limits::default(),
         cancelled: Arc::new(AtomicBool::new(false)),
     };
-    let (report, metrics) = inspect(&request, &|_| {}).unwrap();
+    let (report, metrics) = inspect(&request, &options, &|_| {}).unwrap();
     println!(
         "{name}: {} bytes in {} reads, {:.1} ms",
         metrics.bytes_read, metrics.reads, metrics.milliseconds
     );
-    let again = inspect(&request, &|_| {}).unwrap().0;
+    let again = inspect(&request, &options, &|_| {}).unwrap().0;
     assert_eq!(
         serde_json::to_string(&report).unwrap(),
         serde_json::to_string(&again).unwrap(),

@@ -91,6 +91,7 @@ fn options(wanted: &InspectOptions) -> guest::InspectOptions {
     let default = guest::InspectOptions::default();
     let or = |wanted: Option<bool>, default: bool| wanted.unwrap_or(default);
     guest::InspectOptions {
+        deep_scan: wanted.deep_scan,
         packages: or(wanted.include_packages, default.packages),
         services: or(wanted.include_services, default.services),
         users: or(wanted.include_users, default.users),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
   guestkit-inspect debian-12.qcow2
   guestkit-inspect --output json debian-12.qcow2 | jq '.packages[].purl'
   guestkit-inspect --section packages --section users debian-12.qcow2
+  guestkit-inspect --deep debian-12.qcow2
   guestkit-inspect ls debian-12.qcow2 /etc
   guestkit-inspect cat debian-12.qcow2 /etc/os-release
   guestkit-inspect tree --sha256 debian-12.qcow2 /boot
@@ -41,6 +42,9 @@ pub(crate) struct ReportArguments {
     /// Only these sections: packages, services, users, network, security, storage, databases, kernels
     #[arg(long = "section", value_name = "NAME")]
     pub(crate) sections: Vec<String>,
+    /// Walks every file: set-uid and world-writable files, file capabilities
+    #[arg(long)]
+    pub(crate) deep: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }

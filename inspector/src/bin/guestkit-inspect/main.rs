@@ -53,11 +53,12 @@ fn question(cli: Cli) -> std::result::Result<(Task, PathBuf, Common), String> {
         None => {
             let report = cli.report;
             let image = report.image.ok_or("no image is named")?;
-            let options = if report.sections.is_empty() {
+            let mut options = if report.sections.is_empty() {
                 InspectOptions::default()
             } else {
                 InspectOptions::only(&report.sections)?
             };
+            options.deep_scan = report.deep;
             let form = match report.output {
                 Output::Json => Form::Json,
                 Output::Table => people(),
