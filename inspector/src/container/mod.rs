@@ -1,11 +1,12 @@
 //! Container formats: from the files of an image to one virtual disk.
 //!
-//! The format is told by a validated header, never by the file's name. Read are raw, qcow2, VMDK,
+//! The format is told by a validated header, never by the file's name. Read are raw, qcow, qcow2, VMDK,
 //! VHD, VHDX, VDI and OVA; every other known format is recognised and refused by name.
 
 mod magic;
 mod mapped;
 mod ova;
+mod qcow;
 mod qcow2;
 mod tree;
 mod vdi;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use tree::{Growth, Header, Node, Related, Role};
 
 /// Formats that are read, as `image.format` names them.
-pub const FORMATS: &[&str] = &["ova", "qcow2", "raw", "vdi", "vhdx", "vmdk", "vpc"];
+pub const FORMATS: &[&str] = &["ova", "qcow", "qcow2", "raw", "vdi", "vhdx", "vmdk", "vpc"];
 
 /// Files in a chain at most, below the image itself: backing files and parents.
 pub const CHAIN_MAX: usize = 16;
@@ -35,7 +36,7 @@ pub const FILES_MAX: usize = 250;
 /// What the container says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct ContainerFacts {
-    /// `raw`, `qcow2`, `vmdk`, `vpc`, `vhdx` or `vdi`, as qemu-img names them; `ova`.
+    /// `raw`, `qcow`, `qcow2`, `vmdk`, `vpc`, `vhdx` or `vdi`, as qemu-img names them; `ova`.
     pub format: String,
     /// Kind within the format, in its own words: `streamOptimized`, `dynamic`, …
     pub variant: Option<String>,
@@ -129,6 +130,10 @@ fn build(node: Node) -> Result<Container> {
                 disk: Arc::new(Mapped::new(qcow2::Map::new(file, *header)?, disk)),
             }
         }
+        Header::Qcow(header) => Container {
+            facts: header.facts(),
+            disk: Arc::new(Mapped::new(qcow::Map::new(file, header), disk)),
+        },
         Header::Vmdk(header) => {
             let mut parts = Vec::new();
             for extent in &extents {

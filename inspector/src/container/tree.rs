@@ -4,7 +4,7 @@
 //! that, a confined child goes on from there.
 
 use super::mapped::{corrupt, unsupported};
-use super::{CHAIN_MAX, FILES_MAX, magic, ova, qcow2, vdi, vhd, vhdx, vmdk};
+use super::{CHAIN_MAX, FILES_MAX, magic, ova, qcow, qcow2, vdi, vhd, vhdx, vmdk};
 use crate::error::{DiskError, Result};
 use crate::read_at::Layer;
 use crate::source::{Opener, Source};
@@ -40,6 +40,7 @@ pub(super) struct Reference {
 /// A parsed header.
 pub(super) enum Header {
     Raw,
+    Qcow(qcow::Header),
     Qcow2(Box<qcow2::Header>),
     Vmdk(Box<vmdk::Header>),
     Vhd(Box<vhd::Header>),
@@ -53,6 +54,7 @@ impl Header {
         let bytes = layer.as_ref();
         Ok(match format {
             "raw" => Self::Raw,
+            "qcow" => Self::Qcow(qcow::Header::read(bytes)?),
             "qcow2" => {
                 let header = qcow2::Header::read(bytes)?;
                 header.check_readable()?;
@@ -70,6 +72,7 @@ impl Header {
     fn references(&self) -> Vec<Reference> {
         match self {
             Self::Raw | Self::Vdi(_) | Self::Ova(_) => Vec::new(),
+            Self::Qcow(header) => header.backing.iter().cloned().collect(),
             Self::Qcow2(header) => header.backing.iter().cloned().collect(),
             Self::Vmdk(header) => header.references(),
             Self::Vhd(header) => header.parent().into_iter().collect(),

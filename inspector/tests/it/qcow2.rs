@@ -32,7 +32,7 @@ fn fixtures_read_as_qemu_img_reads_them() {
 }
 
 /// Reads that begin and end anywhere give the same bytes as one long read.
-fn reads_of_any_size_agree(disk: &dyn ReadAt) {
+pub(crate) fn reads_of_any_size_agree(disk: &dyn ReadAt) {
     let mut whole = vec![0; disk.len() as usize];
     disk.read_exact_at(0, &mut whole).unwrap();
     let mut seed = 7u64;

@@ -52,8 +52,12 @@ impl Header {
         let descriptor = match sparse.descriptor() {
             None => None,
             Some((at, len)) => {
-                let len = narrow(len.min(DESCRIPTOR_MAX));
-                Some(Descriptor::parse(&read_upto(layer, at, len)?, at)?)
+                let text = read_upto(layer, at, narrow(len.min(DESCRIPTOR_MAX)))?;
+                // One extent of several has room for a descriptor and none in it.
+                match text.first() {
+                    None | Some(0) => None,
+                    Some(_) => Some(Descriptor::parse(&text, at)?),
+                }
             }
         };
         match descriptor {
