@@ -11,11 +11,14 @@ pub mod offsets;
 pub mod outcome;
 mod partition;
 mod permits;
+pub mod read_steps;
 pub mod record;
 pub mod transaction;
+pub mod write_steps;
 
 mod commit;
 pub mod events;
+pub mod invariants;
 
 pub use events::{Action, Event, RestoreFailure, Restored, SlotStatus};
 pub use keys::ExecId;

@@ -1,0 +1,19 @@
+//! The deterministic simulation: the real engine, ledger records and codec over a simulated broker,
+//! clock and handlers, in one thread. A seed picks the workload and the faults; then everything
+//! heals, and the guarantees of `engine/invariants.rs` judge what was seen.
+//!
+//! `./dev sim --seeds N`, or `cargo test -p guestkit-worker --test sim`.
+
+mod breakage;
+mod broker;
+mod dice;
+mod group;
+mod log;
+mod membership;
+mod net;
+mod process;
+mod reading;
+mod runs;
+mod workload;
+mod world;
+mod writing;
