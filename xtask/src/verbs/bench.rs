@@ -1,6 +1,6 @@
 //! Measurements; each is an example of the crate that it measures.
 
-use crate::steps::{become_command, cargo};
+use crate::steps::{become_command, cargo, run as run_command};
 use anyhow::{Context, Result};
 use std::process::ExitCode;
 use xtask::workspace::root;
@@ -22,10 +22,23 @@ enum Bench {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    crate::interrupt::install()?;
     let (package, example) = match options.what {
         Bench::Fleet => ("guestkit-worker", "bench_fleet"),
         Bench::Inspect => ("guestkit-inspector", "bench_inspect"),
     };
+    if let Bench::Inspect = options.what {
+        // It measures the programs that users run.
+        run_command(&mut cargo(&[
+            "build",
+            "--release",
+            "-p",
+            "guestkit-inspector",
+            "-p",
+            "guestkit-worker",
+            "--bins",
+        ]))?;
+    }
     let mut command = cargo(&["run", "--release", "-p", package, "--example", example]);
     // Paths among the arguments are the user's: relative to where he is.
     let here = std::env::current_dir().context("current directory")?;
