@@ -30,6 +30,7 @@ pub mod layers;
 pub mod partition;
 pub mod probe;
 pub mod read_at;
+pub mod registry;
 pub mod report;
 pub mod source;
 pub mod task;

@@ -12,4 +12,6 @@ mod mutation;
 mod ntfs;
 mod partitions;
 mod qcow2;
+mod registry;
 mod support;
+
