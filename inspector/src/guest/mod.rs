@@ -18,7 +18,9 @@ mod roots;
 mod rpm;
 mod security;
 mod services;
+mod time;
 mod users;
+mod windows;
 
 use crate::error::{DiskError, Result};
 use crate::layers::{Examined, Layers};
@@ -218,11 +220,39 @@ pub(crate) fn clean(text: &str) -> String {
         .collect()
 }
 
+/// An operating system that was found.
+struct System {
+    root: GuestRoot,
+    os: Os,
+    /// What detecting told, when it is a Windows.
+    windows: Option<windows::Detected>,
+}
+
 /// Operating systems of an image with their roots, in the order of their devices.
-fn systems(examined: &Examined) -> Result<Vec<(GuestRoot, Os)>> {
+fn systems(examined: &Examined) -> Result<Vec<System>> {
     let mut found = Vec::new();
     for candidate in &examined.mountable {
-        found.extend(roots::systems(candidate)?);
+        let before = found.len();
+        found.extend(
+            roots::systems(candidate)?
+                .into_iter()
+                .map(|(root, os)| System {
+                    root,
+                    os,
+                    windows: None,
+                }),
+        );
+        if found.len() == before {
+            let root = GuestRoot::new(candidate.reader.clone());
+            let fs_type = &candidate.reader.facts().fs_type;
+            // Directories that cannot be read tell of no system.
+            let detected = windows::detect(&root, fs_type, &candidate.device).unwrap_or_default();
+            found.extend(detected.map(|(os, detected)| System {
+                root,
+                os,
+                windows: Some(detected),
+            }));
+        }
         if found.len() >= SYSTEMS_MAX {
             found.truncate(SYSTEMS_MAX);
             break;
@@ -237,7 +267,15 @@ fn systems(examined: &Examined) -> Result<Vec<(GuestRoot, Os)>> {
 /// # Errors
 /// Only when a budget is used up.
 pub fn main_root(examined: &Examined) -> Result<Option<GuestRoot>> {
-    if let Some((mut root, os)) = systems(examined)?.into_iter().next() {
+    if let Some(System {
+        mut root,
+        os,
+        windows,
+    }) = systems(examined)?.into_iter().next()
+    {
+        if windows.is_some() {
+            return Ok(Some(root));
+        }
         let mut unused = Sections::default();
         let guest = Guest {
             layers: &examined.layers,
@@ -270,13 +308,25 @@ pub fn describe(
     progress("os");
     let systems = systems(&examined)?;
     let mut report = InspectReport::of(examined.layers.clone());
-    for (n, (mut root, os)) in systems.into_iter().enumerate() {
+    for (
+        n,
+        System {
+            mut root,
+            os,
+            windows,
+        },
+    ) in systems.into_iter().enumerate()
+    {
+        let layers = &examined.layers;
         let guest = Guest {
-            layers: &examined.layers,
+            layers,
             os: &os,
             deep: options.deep_scan,
         };
-        let sections = guest.describe(&mut root, &examined, options, progress);
+        let sections = match windows {
+            Some(found) => windows::sections(&root, layers, &os, found, options, progress),
+            None => guest.describe(&mut root, &examined, options, progress),
+        };
         report.os.push(os);
         if n == 0 {
             report.sections = sections;
@@ -285,6 +335,24 @@ pub fn describe(
         }
     }
     Ok(report)
+}
+
+/// Runs one section of a guest, whatever it is.
+fn run<T>(
+    root: &GuestRoot,
+    layers: &Layers,
+    os: &Os,
+    out: &mut Sections,
+    section: &'static str,
+    wanted: bool,
+    read: impl FnOnce(&mut Scope<'_>) -> Result<T>,
+) -> Option<T> {
+    let guest = Guest {
+        layers,
+        os,
+        deep: false,
+    };
+    guest.run(root, out, section, wanted, read)
 }
 
 /// One operating system in the making of its sections.

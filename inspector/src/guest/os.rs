@@ -78,13 +78,14 @@ pub(super) fn detect(root: &GuestRoot, device: &str) -> Result<Option<Os>> {
         cpe: get("CPE_NAME")
             .and_then(|cpe| legacy::formatted_cpe(&cpe))
             .or_else(|| legacy::cpe(&distro, version.as_deref())),
-        install_date,
+        install_date: install_date.and_then(|at| super::time::unix(u64::try_from(at).ok()?)),
         root: device.to_owned(),
         subvolume: None,
         software: software(root),
         version,
         distro,
         evidence,
+        ..Os::default()
     }))
 }
 

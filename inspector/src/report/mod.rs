@@ -4,6 +4,7 @@
 //! has its own under `more`.
 
 pub mod table;
+pub mod windows;
 
 use crate::layers::{FileSystemLayer, Layers, Volume};
 use crate::partition::Disk;
@@ -70,6 +71,9 @@ pub struct Sections {
     pub storage: Option<Storage>,
     /// Installed database servers.
     pub databases: Option<Vec<Database>>,
+    /// What is special to Windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<windows::Windows>,
     /// How far each section could be told.
     pub coverage: BTreeMap<&'static str, Coverage>,
     /// What is odd, sorted.
@@ -110,7 +114,7 @@ pub struct Warning {
 /// An operating system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Os {
-    /// `linux`.
+    /// `linux`, `windows`.
     #[serde(rename = "type")]
     pub os_type: String,
     /// `ID` of os-release: debian, ubuntu, ….
@@ -135,6 +139,11 @@ pub struct Os {
     pub arch: Option<String>,
     /// `BUILD_ID`.
     pub build: Option<String>,
+    /// Edition of Windows: Professional, ServerStandard, ….
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edition: Option<String>,
+    /// When it was installed, UTC, as the installer's traces say.
+    pub install_date: Option<String>,
     /// Host name.
     pub hostname: Option<String>,
     /// systemd's machine id.
@@ -145,8 +154,6 @@ pub struct Os {
     pub init: Option<String>,
     /// CPE 2.3.
     pub cpe: Option<String>,
-    /// When it was installed, in seconds since 1970 UTC, as the installer's traces say.
-    pub install_date: Option<i64>,
     /// Device of the root file system.
     pub root: String,
     /// Subvolume of it that is the root, where there are several.

@@ -14,4 +14,4 @@ mod partitions;
 mod qcow2;
 mod registry;
 mod support;
-
+mod windows;
