@@ -180,7 +180,11 @@ impl Engine {
                 epoch,
                 offset,
             } => {
-                if let Some(partition) = self.owned(partition, epoch) {
+                // While it is released its records are not taken in any more: an end that lies behind
+                // them would let the last transaction pass them.
+                if let Some(partition) = self.owned(partition, epoch)
+                    && partition.life == Life::Running
+                {
                     partition.offsets.end_of_partition(offset);
                 }
             }

@@ -62,7 +62,7 @@ pub(crate) fn publish(size: Size, dice: &mut Dice) -> Vec<Published> {
             // A producer's retry: the same bytes again.
             dice.pick(&values).clone()
         } else if dice.permille(60) {
-            poison(n, &values, dice)
+            poison(n, size, dice)
         } else {
             job(n, size, dice)
         };
@@ -148,7 +148,7 @@ fn slow_of(key: &str, slow: u64) -> i64 {
     }
 }
 
-fn poison(n: u64, values: &[(String, Vec<u8>)], dice: &mut Dice) -> (String, Vec<u8>) {
+fn poison(n: u64, size: Size, dice: &mut Dice) -> (String, Vec<u8>) {
     let own = format!("bad-{n:05}-x");
     let invalid = format!(
         r#"{{"version":"1.0","job_id":"{own}","created_at":"2026-11-24T15:00:00Z","kind":"VMOperation","operation":"noformat","payload":{{"type":"x","data":{{}}}}}}"#
@@ -162,7 +162,12 @@ fn poison(n: u64, values: &[(String, Vec<u8>)], dice: &mut Dice) -> (String, Vec
                 .collect(),
         ),
         2 => {
-            let (key, mut value) = values.last().cloned().unwrap_or_default();
+            // Under an id of its own: which key it would have had may stand behind the cut, and one
+            // id under two keys is its producer's fault.
+            let (key, mut value) = job(n, size, dice);
+            if let Some(at) = value.windows(4).position(|part| part == b"job-") {
+                value[at..at + 4].copy_from_slice(b"cut-");
+            }
             value.truncate(value.len() / 2);
             (key, value)
         }
