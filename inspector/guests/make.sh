@@ -348,7 +348,7 @@ with open(sys.argv[1], "r+b") as disk:
 P
     dd if="$fs" of="$dir/disk.img" bs=1M seek=1 conv=notrunc,sparse status=none
     facts /os/0/type windows /os/0/hostname BUILD-17 /disk/table dos
-    printf 'Server Backup\t3.2.1\t\nLegacy Agent\t7.0\t\n' >"$dir/truth/packages.tsv"
+    printf 'Server Backup\t3.2.1\tamd64\nLegacy Agent\t7.0\ti386\n' >"$dir/truth/packages.tsv"
 }
 
 for guest in ${2:-alpine arch ubuntu striped md sles windows}; do
