@@ -49,6 +49,11 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !update(&IEEE, !0, bytes)
 }
 
+/// CRC-32 from a seed and without the final complement, as LVM2 uses it.
+pub(crate) fn crc32_seeded(seed: u32, bytes: &[u8]) -> u32 {
+    update(&IEEE, seed, bytes)
+}
+
 /// CRC-32C without the final complement, as ext4 uses it.
 pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     update(&CASTAGNOLI, seed, bytes)

@@ -1,5 +1,6 @@
 //! The seam between file system readers and guest facts.
 
+pub mod btrfs;
 pub mod ext;
 mod kept;
 mod lz;

@@ -3,11 +3,14 @@
 
 use crate::container::{Container, ContainerFacts};
 use crate::error::{DiskError, Result};
+use crate::fs::btrfs;
 use crate::fs::{FileSystem, FileSystemFacts};
 use crate::layer::Window;
 use crate::partition::{self, Disk};
 use crate::probe::{self, Probed, VolumeFacts};
 use crate::read_at::Layer;
+use crate::volume::{Assembled, Member, lvm, md};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// All layers of an image. Serialises to the same bytes on every run.
@@ -17,7 +20,11 @@ pub struct Layers {
     pub image: ContainerFacts,
     /// The disk and its partitions.
     pub disk: Disk,
-    /// Volumes: LVM, md, LUKS and others, in the order of their devices.
+    /// Further disks of the same machine, `/dev/sdb` and so on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<FurtherDisk>,
+    /// Volumes: LVM, md, LUKS and others, in the order of their devices; then what members were
+    /// put together to.
     pub volumes: Vec<Volume>,
     /// File systems and swap, in the order of their devices.
     pub filesystems: Vec<FileSystemLayer>,
@@ -25,10 +32,21 @@ pub struct Layers {
     pub recognised: bool,
 }
 
+/// A disk beside the first one.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FurtherDisk {
+    /// `/dev/sdb`.
+    pub device: String,
+    /// Its container.
+    pub image: ContainerFacts,
+    /// The disk and its partitions.
+    pub disk: Disk,
+}
+
 /// A volume and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Volume {
-    /// `/dev/sda` or `/dev/sda2`.
+    /// `/dev/sda` or `/dev/sda2`; `/dev/vg` for a volume group, `/dev/md/name` for an array.
     pub device: String,
     /// What it is.
     #[serde(flatten)]
@@ -38,7 +56,7 @@ pub struct Volume {
 /// A file system and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FileSystemLayer {
-    /// `/dev/sda` or `/dev/sda2`.
+    /// `/dev/sda`, `/dev/sda2`, `/dev/vg/lv` or `/dev/md/name`.
     pub device: String,
     /// Type as blkid names it.
     #[serde(rename = "type")]
@@ -68,7 +86,7 @@ pub struct FileSystemLayer {
 /// A file system that can be read, with its device.
 #[derive(Clone)]
 pub struct Mountable {
-    /// `/dev/sda` or `/dev/sda2`.
+    /// `/dev/sda`, `/dev/sda2`, `/dev/vg/lv` or `/dev/md/name`.
     pub device: String,
     /// Number of the partition it lies in, if it lies in one.
     pub partition: Option<u32>,
@@ -88,45 +106,61 @@ pub struct Examined {
     pub mountable: Vec<Mountable>,
 }
 
+/// Disks of one machine: `/dev/sda` to `/dev/sdz`.
+const DISKS_MAX: usize = 26;
+/// Volumes upon volumes: LVM on md is two rounds.
+const ROUNDS_MAX: usize = 4;
+
 /// Finds partitions, volumes and file systems of a virtual disk.
 ///
 /// # Errors
 /// Budgets and failing reads. Damage and unsupported parts are told in the description.
 pub fn examine(container: &Container) -> Result<Examined> {
-    let mut disk = choose_table(&container.disk)?;
+    examine_all(std::slice::from_ref(container))
+}
+
+/// Finds partitions, volumes and file systems of the virtual disks of one machine: `/dev/sda`,
+/// `/dev/sdb` and so on, in their order.
+///
+/// # Errors
+/// `NotFound` without a disk, `OverBudget` for more than 26; budgets and failing reads.
+pub fn examine_all(containers: &[Container]) -> Result<Examined> {
+    let Some(first) = containers.first() else {
+        return Err(DiskError::NotFound {
+            what: "a disk to examine".into(),
+        });
+    };
+    if containers.len() > DISKS_MAX {
+        return Err(DiskError::OverBudget {
+            budget: format!("{DISKS_MAX} disks of one machine"),
+        });
+    }
     let mut found = Examined {
         layers: Layers {
-            image: container.facts.clone(),
+            image: first.facts.clone(),
             disk: Disk::default(),
+            further: Vec::new(),
             volumes: Vec::new(),
             filesystems: Vec::new(),
-            recognised: disk.table != "none",
+            recognised: false,
         },
         mountable: Vec::new(),
     };
-    // Hybrid ISO images carry a table and a file system over the whole disk.
-    if let Some(whole) = probe::probe(&container.disk)?
-        && (disk.table == "none" || is_whole_disk_type(&whole))
-    {
-        found.add("/dev/sda".into(), None, whole);
-    }
-    for partition in &mut disk.partitions {
-        if partition.container {
-            continue;
+    let mut members = Vec::new();
+    for (letter, container) in ('a'..='z').zip(containers) {
+        let device = format!("/dev/sd{letter}");
+        let disk = found.add_disk(&device, &container.disk, &mut members)?;
+        if letter == 'a' {
+            found.layers.disk = disk;
+        } else {
+            found.layers.further.push(FurtherDisk {
+                device,
+                image: container.facts.clone(),
+                disk,
+            });
         }
-        let window: Layer = Arc::new(Window::new(
-            Arc::clone(&container.disk),
-            partition.start,
-            partition.size,
-        ));
-        let Some(probed) = probe::probe(&window)? else {
-            continue;
-        };
-        partition.content = Some(probed.facts.fs_type.clone());
-        let device = format!("/dev/sda{}", partition.index);
-        found.add(device, Some(partition), probed);
     }
-    found.layers.disk = disk;
+    found.assemble(members)?;
     Ok(found)
 }
 
@@ -185,8 +219,55 @@ fn choose_table(layer: &Layer) -> Result<Disk> {
 }
 
 impl Examined {
-    fn add(&mut self, device: String, partition: Option<&partition::Partition>, probed: Probed) {
+    /// One disk: its table, and what lies in its partitions or over the whole.
+    fn add_disk(&mut self, device: &str, layer: &Layer, members: &mut Vec<Member>) -> Result<Disk> {
+        let mut disk = choose_table(layer)?;
+        self.layers.recognised |= disk.table != "none";
+        // Hybrid ISO images carry a table and a file system over the whole disk.
+        if let Some(whole) = probe::probe(layer)?
+            && (disk.table == "none" || is_whole_disk_type(&whole))
+        {
+            self.add(device.to_owned(), None, whole, layer, members);
+        }
+        for partition in &mut disk.partitions {
+            if partition.container {
+                continue;
+            }
+            let window: Layer = Arc::new(Window::new(
+                Arc::clone(layer),
+                partition.start,
+                partition.size,
+            ));
+            let probed = match probe::probe(&window)? {
+                Some(probed) => probed,
+                None if partition.part_type == partition::LDM_METADATA => dynamic_disk(),
+                None => continue,
+            };
+            partition.content = Some(probed.facts.fs_type.clone());
+            let device = format!("{device}{}", partition.index);
+            self.add(device, Some(partition), probed, &window, members);
+        }
+        Ok(disk)
+    }
+
+    fn add(
+        &mut self,
+        device: String,
+        partition: Option<&partition::Partition>,
+        probed: Probed,
+        layer: &Layer,
+        members: &mut Vec<Member>,
+    ) {
         self.layers.recognised = true;
+        if matches!(
+            probed.facts.fs_type.as_str(),
+            "LVM2_member" | "linux_raid_member" | "btrfs"
+        ) {
+            members.push(Member {
+                device: device.clone(),
+                layer: Arc::clone(layer),
+            });
+        }
         if let Some(facts) = probed.volume {
             self.layers.volumes.push(Volume { device, facts });
             return;
@@ -208,6 +289,149 @@ impl Examined {
             probed.unsupported,
             probed.damage.as_ref(),
         ));
+    }
+
+    /// Puts members together and looks into what that makes: arrays first, then volume groups, as
+    /// often as new members turn up.
+    fn assemble(&mut self, members: Vec<Member>) -> Result<()> {
+        let mut all = members.clone();
+        let mut fresh = members;
+        for _ in 0..ROUNDS_MAX {
+            let mut next = Vec::new();
+            for (mut facts, mut array) in md::assemble(&fresh)? {
+                array.device = self.unused(array.device);
+                facts.unsupported = array.layer.as_ref().err().cloned();
+                self.layers.volumes.push(Volume {
+                    device: array.device.clone(),
+                    facts,
+                });
+                self.add_volume(array, &mut next)?;
+            }
+            // Physical volumes on arrays belong to the groups of this round.
+            fresh.append(&mut next);
+            for group in lvm::assemble(&fresh)? {
+                for volume in &mut self.layers.volumes {
+                    if group.devices.contains(&volume.device) {
+                        volume.facts.vg = Some(group.name.clone());
+                    }
+                }
+                self.layers.volumes.push(Volume {
+                    device: format!("/dev/{}", group.name),
+                    facts: group.facts,
+                });
+                for volume in group.volumes {
+                    self.add_volume(volume, &mut next)?;
+                }
+            }
+            all.extend(next.iter().cloned());
+            if next.is_empty() {
+                break;
+            }
+            fresh = next;
+        }
+        self.join_btrfs(&all)
+    }
+
+    fn unused(&self, device: String) -> String {
+        let is_used = |name: &str| self.layers.volumes.iter().any(|v| v.device == name);
+        let numbered = (0..100u8).map(|n| format!("{device}_{n}"));
+        std::iter::once(device.clone())
+            .chain(numbered)
+            .find(|name| !is_used(name))
+            .unwrap_or(device)
+    }
+
+    fn add_volume(&mut self, volume: Assembled, members: &mut Vec<Member>) -> Result<()> {
+        let Ok(layer) = volume.layer else {
+            return Ok(());
+        };
+        if let Some(probed) = probe::probe(&layer)? {
+            self.add(volume.device, None, probed, &layer, members);
+        }
+        Ok(())
+    }
+
+    /// Opens btrfs file systems of several devices once more, with all devices that are here.
+    /// They are told at the first.
+    fn join_btrfs(&mut self, members: &[Member]) -> Result<()> {
+        let mut sets: BTreeMap<[u8; 16], Vec<&Member>> = BTreeMap::new();
+        for member in members {
+            match btrfs::membership(member.layer.as_ref()) {
+                Ok((id, devices)) if devices > 1 => sets.entry(id).or_default().push(member),
+                Ok(_) | Err(DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        for set in sets.into_values().filter(|set| set.len() > 1) {
+            let Some((first, others)) = set.split_first() else {
+                continue;
+            };
+            let layers = set.iter().map(|member| Arc::clone(&member.layer));
+            let Some(probed) = probe::btrfs_of(layers.collect())? else {
+                continue;
+            };
+            let is_other = |device: &str| others.iter().any(|m| m.device == device);
+            let (filesystems, mountable) = (&mut self.layers.filesystems, &mut self.mountable);
+            filesystems.retain(|fs| !is_other(&fs.device));
+            mountable.retain(|m| !is_other(&m.device));
+            let readable = probed.reader.is_some();
+            match mountable.iter_mut().find(|m| m.device == first.device) {
+                Some(known) => {
+                    if let Some(reader) = probed.reader {
+                        known.reader = reader;
+                    }
+                }
+                None => mountable.extend(probed.reader.map(|reader| Mountable {
+                    device: first.device.clone(),
+                    partition: None,
+                    partuuid: None,
+                    partlabel: None,
+                    reader,
+                })),
+            }
+            if let Some(known) = filesystems.iter_mut().find(|fs| fs.device == first.device) {
+                *known = describe(
+                    first.device.clone(),
+                    probed.facts,
+                    readable,
+                    probed.unsupported,
+                    probed.damage.as_ref(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A dynamic disk on a GPT keeps its database in a partition of its own.
+fn dynamic_disk() -> Probed {
+    probe::named_volume("windows_dynamic_disk")
+}
+
+impl Layers {
+    /// The device of `layers` that a guest's name for it means: `/dev/mapper/vg-lv` with doubled
+    /// hyphens is `/dev/vg/lv`, `/dev/md/0` is `/dev/md0`. None when there is no such device.
+    pub fn device_of(&self, name: &str) -> Option<&str> {
+        let known = |device: &str| {
+            let filesystems = self.filesystems.iter().map(|fs| fs.device.as_str());
+            let volumes = self.volumes.iter().map(|v| v.device.as_str());
+            filesystems.chain(volumes).find(|d| *d == device)
+        };
+        if let Some(device) = known(name) {
+            return Some(device);
+        }
+        if let Some(mapped) = name.strip_prefix("/dev/mapper/") {
+            let mut volumes = self.volumes.iter().flat_map(|v| &v.facts.lvs);
+            let volume = volumes.find(|lv| {
+                let path = lv.device.strip_prefix("/dev/").unwrap_or_default();
+                path.split_once('/').is_some_and(|(vg, lv)| {
+                    format!("{}-{}", vg.replace('-', "--"), lv.replace('-', "--")) == mapped
+                })
+            });
+            return volume.map(|lv| lv.device.as_str());
+        }
+        let array = name.strip_prefix("/dev/md/")?;
+        known(&format!("/dev/md{array}"))
     }
 }
 

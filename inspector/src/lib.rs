@@ -35,5 +35,6 @@ pub mod report;
 pub mod source;
 pub mod task;
 pub mod vfs;
+mod volume;
 
 pub use error::{DiskError, Result};

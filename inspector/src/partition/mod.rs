@@ -11,6 +11,9 @@ use crate::read_at::{Layer, ReadAt};
 /// Partitions reported at most, over all table kinds.
 pub const PARTITIONS_MAX: usize = 1024;
 
+/// Partition type of the database of a Windows dynamic disk.
+pub(crate) const LDM_METADATA: &str = "5808C8AA-7E8F-42E0-85D2-E1E90434CFB3";
+
 /// A disk and its partition table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Disk {

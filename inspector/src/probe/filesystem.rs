@@ -15,7 +15,6 @@ pub(super) fn recognise(layer: &dyn ReadAt) -> Result<Option<FileSystemFacts>> {
         swap,
         iso::recognise,
         at_1k,
-        btrfs,
         reiserfs,
         jfs,
         apfs,
@@ -147,21 +146,6 @@ fn at_1k(layer: &dyn ReadAt) -> Result<Option<FileSystemFacts>> {
         })),
         _ => Ok(None),
     }
-}
-
-fn btrfs(layer: &dyn ReadAt) -> Result<Option<FileSystemFacts>> {
-    let raw = read_upto(layer, 64 << 10, 0x400)?;
-    let r = Record::new("btrfs superblock", 64 << 10, &raw);
-    if r.slice(0x40, 8).ok() != Some(b"_BHRfS_M") {
-        return Ok(None);
-    }
-    Ok(Some(FileSystemFacts {
-        uuid: uuid(&r.array(0x20)?),
-        label: label(r.slice(0x12b, 0x100)?),
-        size_bytes: Some(r.u64_le(0x70)?),
-        block_size: Some(r.u32_le(0x90)?),
-        ..named("btrfs")
-    }))
 }
 
 fn reiserfs(layer: &dyn ReadAt) -> Result<Option<FileSystemFacts>> {

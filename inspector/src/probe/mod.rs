@@ -9,9 +9,10 @@ mod iso;
 mod readers;
 mod volume;
 
-pub use volume::VolumeFacts;
+pub use volume::{LogicalVolume, PhysicalVolume, VolumeFacts};
 
 use crate::error::{DiskError, Result};
+use crate::fs::btrfs::{self, Btrfs};
 use crate::fs::ext::{self, Ext};
 use crate::fs::xfs::{self, Xfs};
 use crate::fs::{FileSystem, FileSystemFacts};
@@ -63,7 +64,25 @@ pub fn probe(layer: &Layer) -> Result<Option<Probed>> {
     if let Some(other) = tolerant(filesystem::recognise(layer.as_ref()))?.flatten() {
         return readers::open(layer, other).map(Some);
     }
+    // Its superblock lies 64 KiB in: what a newer file system has left of it is asked for last.
+    if tolerant(btrfs::recognise(layer.as_ref()))? == Some(true) {
+        return readable("btrfs", btrfs::facts(layer), Btrfs::open(Arc::clone(layer)));
+    }
     Ok(tolerant(volume::zfs(layer.as_ref()))?.flatten().map(volume))
+}
+
+/// A btrfs file system of several devices.
+pub(crate) fn btrfs_of(devices: Vec<Layer>) -> Result<Option<Probed>> {
+    let Some(first) = devices.first() else {
+        return Ok(None);
+    };
+    let facts = btrfs::facts(first);
+    readable("btrfs", facts, Btrfs::open_devices(devices))
+}
+
+/// A volume that is only named.
+pub(crate) fn named_volume(volume_type: &str) -> Probed {
+    volume(VolumeFacts::of_type(volume_type))
 }
 
 fn volume(found: VolumeFacts) -> Probed {

@@ -1,6 +1,7 @@
 //! Containers of volumes: LVM2, md, LUKS, BitLocker, Windows dynamic disks, bcache, ZFS.
 //!
-//! Detection and facts only; opening them is refused by name.
+//! Detection and facts; [`crate::volume`] puts LVM2 and md together, opening the others is refused
+//! by name.
 
 use crate::bytes::{Record, guid, label, narrow, read_upto, text, uuid};
 use crate::error::Result;
@@ -9,7 +10,8 @@ use crate::read_at::ReadAt;
 /// Facts of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct VolumeFacts {
-    /// As blkid names it: `LVM2_member`, `linux_raid_member`, `crypto_LUKS`, `BitLocker`, …
+    /// As blkid names it: `LVM2_member`, `linux_raid_member`, `crypto_LUKS`, `BitLocker`, …; and
+    /// what members were put together to: `lvm2_group`, `md_array`.
     #[serde(rename = "type")]
     pub volume_type: String,
     /// Version of the format.
@@ -24,10 +26,53 @@ pub struct VolumeFacts {
     pub level: Option<String>,
     /// Number of disks of an array.
     pub disks: Option<u32>,
+    /// Devices of an array that are here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
+    /// Volume group that a physical volume belongs to, or the group's own name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vg: Option<String>,
+    /// Physical volumes of a group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pvs: Vec<PhysicalVolume>,
+    /// Visible logical volumes of a group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lvs: Vec<LogicalVolume>,
+    /// Why the volume cannot be read: the feature or the missing part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<String>,
+}
+
+/// A physical volume of LVM2.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct PhysicalVolume {
+    /// Where it is; none when it is missing.
+    pub device: Option<String>,
+    /// UUID.
+    pub uuid: String,
+    /// Bytes.
+    pub size: Option<u64>,
+}
+
+/// A logical volume of LVM2.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct LogicalVolume {
+    /// Name.
+    pub name: String,
+    /// `/dev/vg/lv`.
+    pub device: String,
+    /// UUID.
+    pub uuid: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// Types of its segments, sorted.
+    pub types: Vec<String>,
+    /// Why it cannot be read: the feature or the missing physical volume.
+    pub unsupported: Option<String>,
 }
 
 impl VolumeFacts {
-    fn new(volume_type: &str) -> Self {
+    pub(crate) fn of_type(volume_type: &str) -> Self {
         Self {
             volume_type: volume_type.into(),
             ..Self::default()
@@ -47,62 +92,8 @@ pub(super) fn recognise(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
     Ok(None)
 }
 
-const MD_MAGIC: u32 = 0xa92b_4efc;
-
 fn md(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
-    let len = layer.len();
-    // Version 1 stands at the end (1.0), at the start (1.1) or 4 KiB in (1.2).
-    let at_end = len.saturating_sub(8 << 10) & !4095;
-    for (position, minor) in [(at_end, 0u8), (0, 1), (4096, 2)] {
-        let raw = read_upto(layer, position, 256)?;
-        let r = Record::new("md superblock", position, &raw);
-        if r.u32_le(0).ok() != Some(MD_MAGIC) || r.u32_le(4)? != 1 {
-            continue;
-        }
-        // super_offset is in sectors and must be where the superblock was found.
-        if r.u64_le(144)?.saturating_mul(512) != position {
-            continue;
-        }
-        return Ok(Some(VolumeFacts {
-            version: Some(format!("1.{minor}")),
-            uuid: uuid(&r.array(16)?),
-            label: label(r.slice(32, 32)?),
-            level: Some(level(i32::from_le_bytes(r.array(72)?))),
-            disks: Some(r.u32_le(92)?),
-            ..VolumeFacts::new("linux_raid_member")
-        }));
-    }
-    let old_at = (len & !0xffff).saturating_sub(64 << 10);
-    let raw = read_upto(layer, old_at, 256)?;
-    let r = Record::new("md superblock", old_at, &raw);
-    let little = r.u32_le(0).ok() == Some(MD_MAGIC);
-    if (little || r.u32_be(0).ok() == Some(MD_MAGIC)) && len >= 128 << 10 {
-        let word = |at: usize| if little { r.u32_le(at) } else { r.u32_be(at) };
-        if word(4)? != 0 {
-            return Ok(None);
-        }
-        let mut id = [0; 16];
-        for (slot, at) in id.chunks_exact_mut(4).zip([20usize, 52, 56, 60]) {
-            slot.copy_from_slice(&word(at)?.to_be_bytes());
-        }
-        return Ok(Some(VolumeFacts {
-            version: Some(format!("0.{}.{}", word(8)?, word(12)?)),
-            uuid: uuid(&id),
-            level: Some(level(word(28)?.cast_signed())),
-            disks: Some(word(40)?),
-            ..VolumeFacts::new("linux_raid_member")
-        }));
-    }
-    Ok(None)
-}
-
-fn level(level: i32) -> String {
-    match level {
-        -1 => "linear".into(),
-        -4 => "multipath".into(),
-        n if n >= 0 => format!("raid{n}"),
-        n => format!("level {n}"),
-    }
+    Ok(crate::volume::md::SuperBlock::read(layer)?.map(|sb| sb.facts()))
 }
 
 fn luks(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
@@ -115,7 +106,7 @@ fn luks(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
     let mut facts = VolumeFacts {
         version: Some(version.to_string()),
         uuid: label(r.slice(168, 40)?),
-        ..VolumeFacts::new("crypto_LUKS")
+        ..VolumeFacts::of_type("crypto_LUKS")
     };
     if version == 1 {
         facts.cipher = Some(format!(
@@ -143,31 +134,7 @@ fn segment_cipher(json: &[u8]) -> Option<String> {
 }
 
 fn lvm(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
-    let head = read_upto(layer, 0, 2048)?;
-    for sector in head.chunks_exact(512) {
-        let r = Record::new("LVM2 label", 0, sector);
-        if r.slice(0, 8)? != b"LABELONE" || r.slice(24, 8)? != b"LVM2 001" {
-            continue;
-        }
-        // pv_header_offset; the 32 characters there are grouped 6-4-4-4-4-4-6.
-        let at = usize::try_from(r.u32_le(20)?).unwrap_or(32);
-        let raw = text(r.slice(at, 32)?);
-        let mut rest = raw.as_str();
-        let mut groups = Vec::new();
-        for width in [6, 4, 4, 4, 4, 4, 6] {
-            let Some((group, after)) = rest.split_at_checked(width) else {
-                return Ok(None);
-            };
-            groups.push(group);
-            rest = after;
-        }
-        return Ok(Some(VolumeFacts {
-            version: Some("LVM2 001".into()),
-            uuid: Some(groups.join("-")),
-            ..VolumeFacts::new("LVM2_member")
-        }));
-    }
-    Ok(None)
+    crate::volume::lvm::facts(layer)
 }
 
 fn bitlocker(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
@@ -178,7 +145,7 @@ fn bitlocker(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
     let to_go = r.slice(3, 8).ok() == Some(b"MSWIN4.1")
         && r.array(424).is_ok_and(|bytes| guid(&bytes) == TO_GO);
     if r.slice(3, 8).ok() == Some(b"-FVE-FS-") || to_go {
-        return Ok(Some(VolumeFacts::new("BitLocker")));
+        return Ok(Some(VolumeFacts::of_type("BitLocker")));
     }
     Ok(None)
 }
@@ -192,7 +159,7 @@ fn dynamic_disk(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
     let r = Record::new("LDM private header", 0xc00, &raw);
     Ok(Some(VolumeFacts {
         uuid: label(r.slice(0x30, 64)?),
-        ..VolumeFacts::new("windows_dynamic_disk")
+        ..VolumeFacts::of_type("windows_dynamic_disk")
     }))
 }
 
@@ -206,7 +173,7 @@ fn bcache(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
     };
     Ok(Some(VolumeFacts {
         uuid: uuid(&r.array(0x28)?),
-        ..VolumeFacts::new(kind)
+        ..VolumeFacts::of_type(kind)
     }))
 }
 
@@ -222,5 +189,5 @@ pub(super) fn zfs(layer: &dyn ReadAt) -> Result<Option<VolumeFacts>> {
             hits = hits.saturating_add(1);
         }
     }
-    Ok((hits >= 4).then(|| VolumeFacts::new("zfs_member")))
+    Ok((hits >= 4).then(|| VolumeFacts::of_type("zfs_member")))
 }

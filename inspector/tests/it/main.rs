@@ -15,3 +15,4 @@ mod qcow2;
 mod registry;
 mod support;
 mod windows;
+mod truth;
