@@ -1,10 +1,13 @@
 //! The seam between file system readers and guest facts.
 
 pub mod btrfs;
+pub mod exfat;
 pub mod ext;
+pub mod fat;
 mod kept;
 mod lz;
 pub mod memory;
+mod names;
 pub mod ntfs;
 pub(crate) mod pieces;
 pub mod xfs;

@@ -3,36 +3,26 @@
 use crate::bytes::{Record, narrow, read_upto, read_vec, text_utf16_le};
 use crate::error::Result;
 use crate::fs::FileSystemFacts;
+use crate::fs::fat::boot::Bpb;
 use crate::fs::ntfs::boot::Boot;
 use crate::read_at::ReadAt;
 
 /// Clusters of a root directory that are searched for the label.
 const LABEL_CLUSTERS_MAX: u32 = 64;
 
-struct Bpb {
-    sector: u64,
-    cluster: u64,
-    reserved: u64,
-    fats: u64,
-    root_entries: u64,
-    sectors: u64,
-    fat_sectors: u64,
-    fat32: bool,
-}
-
 /// A FAT boot sector that holds together; every field is checked because it has no checksum.
 pub(super) fn fat(layer: &dyn ReadAt, boot: &[u8]) -> Result<Option<FileSystemFacts>> {
     let r = Record::new("FAT boot sector", 0, boot);
-    let Some(bpb) = bpb(&r) else { return Ok(None) };
+    let Some(bpb) = Bpb::parse(&r) else {
+        return Ok(None);
+    };
     let serial_at = if bpb.fat32 { 0x43 } else { 0x27 };
     let serial = r.u32_le(serial_at)?;
     let signature = r.u8(serial_at.saturating_sub(1))?;
     let label = if bpb.fat32 {
-        label32(layer, &r, &bpb)?
+        label32(layer, &bpb)?
     } else {
-        let fats = bpb.fats.saturating_mul(bpb.fat_sectors);
-        let root = bpb.reserved.saturating_add(fats).saturating_mul(bpb.sector);
-        let len = bpb.root_entries.saturating_mul(32);
+        let (root, len) = bpb.root();
         find_label(&read_upto(layer, root, narrow(len.min(2 << 20)))?).0
     };
     Ok(Some(FileSystemFacts {
@@ -42,74 +32,15 @@ pub(super) fn fat(layer: &dyn ReadAt, boot: &[u8]) -> Result<Option<FileSystemFa
         label,
         size_bytes: Some(bpb.sectors.saturating_mul(bpb.sector)),
         block_size: u32::try_from(bpb.sector).ok(),
-        features: vec![kind(&bpb).to_owned()],
+        features: vec![bpb.kind().to_owned()],
         ..FileSystemFacts::default()
     }))
 }
 
-fn bpb(r: &Record<'_>) -> Option<Bpb> {
-    let sector = u64::from(r.u16_le(0x0b).ok()?);
-    let per_cluster = u64::from(r.u8(0x0d).ok()?);
-    let media = r.u8(0x15).ok()?;
-    let small = u64::from(r.u16_le(0x13).ok()?);
-    let large = u64::from(r.u32_le(0x20).ok()?);
-    let short_fat = u64::from(r.u16_le(0x16).ok()?);
-    let long_fat = u64::from(r.u32_le(0x24).ok()?);
-    let fat32 = short_fat == 0;
-    let bpb = Bpb {
-        sector,
-        cluster: sector.saturating_mul(per_cluster),
-        reserved: u64::from(r.u16_le(0x0e).ok()?),
-        fats: u64::from(r.u8(0x10).ok()?),
-        root_entries: u64::from(r.u16_le(0x11).ok()?),
-        sectors: if small == 0 { large } else { small },
-        fat_sectors: if fat32 { long_fat } else { short_fat },
-        fat32,
-    };
-    let named = r.slice(0x36, 5).ok() == Some(b"FAT12")
-        || r.slice(0x36, 5).ok() == Some(b"FAT16")
-        || r.slice(0x36, 5).ok() == Some(b"FAT  ")
-        || r.slice(0x52, 5).ok() == Some(b"FAT32")
-        || r.slice(0x52, 5).ok() == Some(b"MSWIN")
-        || r.slice(0x36, 5).ok() == Some(b"MSDOS");
-    let jump = matches!(r.u8(0).ok()?, 0xeb | 0xe9);
-    let signed = r.u16_le(510).ok() == Some(0xaa55);
-    let sound = matches!(sector, 512 | 1024 | 2048 | 4096)
-        && per_cluster.is_power_of_two()
-        && bpb.reserved > 0
-        && bpb.fats > 0
-        && bpb.fats <= 16
-        && (media >= 0xf8 || media == 0xf0)
-        && bpb.sectors > 0
-        && bpb.fat_sectors > 0
-        && (fat32 || bpb.root_entries > 0);
-    (sound && (named || (jump && signed))).then_some(bpb)
-}
-
-/// The width of FAT entries follows from the number of clusters alone.
-fn kind(bpb: &Bpb) -> &'static str {
-    if bpb.fat32 {
-        return "FAT32";
-    }
-    let root = bpb
-        .root_entries
-        .saturating_mul(32)
-        .div_ceil(bpb.sector.max(1));
-    let meta = bpb
-        .reserved
-        .saturating_add(bpb.fats.saturating_mul(bpb.fat_sectors))
-        .saturating_add(root);
-    let data = bpb.sectors.saturating_sub(meta).saturating_mul(bpb.sector);
-    match data.checked_div(bpb.cluster).unwrap_or(0) {
-        0..4085 => "FAT12",
-        _ => "FAT16",
-    }
-}
-
-fn label32(layer: &dyn ReadAt, r: &Record<'_>, bpb: &Bpb) -> Result<Option<String>> {
+fn label32(layer: &dyn ReadAt, bpb: &Bpb) -> Result<Option<String>> {
     let fats = bpb.fats.saturating_mul(bpb.fat_sectors);
     let data = bpb.reserved.saturating_add(fats).saturating_mul(bpb.sector);
-    let mut cluster = r.u32_le(0x2c)?;
+    let mut cluster = bpb.root_cluster;
     for _ in 0..LABEL_CLUSTERS_MAX {
         let Some(index) = cluster.checked_sub(2) else {
             break;

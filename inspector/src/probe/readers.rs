@@ -2,6 +2,8 @@
 
 use super::Probed;
 use crate::error::{DiskError, Result};
+use crate::fs::exfat::ExFat;
+use crate::fs::fat::Fat;
 use crate::fs::ntfs::Ntfs;
 use crate::fs::{FileSystem, FileSystemFacts};
 use crate::read_at::Layer;
@@ -12,6 +14,8 @@ pub(super) fn open(layer: &Layer, facts: FileSystemFacts) -> Result<Probed> {
     let device = Arc::clone(layer);
     let seen = facts.clone();
     let reader = match facts.fs_type.as_str() {
+        "exfat" => shared(ExFat::open(device, seen)),
+        "vfat" => shared(Fat::open(device, seen)),
         "ntfs" => shared(Ntfs::open(device, seen)),
         _ => return Ok(Probed::unread(facts)),
     };

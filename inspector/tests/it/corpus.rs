@@ -219,6 +219,79 @@ fn trees(prefix: &str) -> BTreeMap<String, u32> {
     counts
 }
 
+/// Names as `fls` of the Sleuth Kit lists them, without what it adds itself: path → kind.
+fn listed_by_fls(fs: &Value) -> Option<BTreeMap<String, char>> {
+    let lines = fs["fls"].as_array()?;
+    // Nothing at all, not even its own pseudo files: fls could not read it.
+    if lines.is_empty() || fs["fls_entries"].as_u64() != Some(lines.len() as u64) {
+        return None;
+    }
+    let mut names = BTreeMap::new();
+    for line in lines {
+        let (head, name) = line.as_str()?.split_once('\t')?;
+        let kind = head.chars().next()?;
+        let own = ["$ALLOC_BITMAP", "$UPCASE_TABLE", "$OrphanFiles"].contains(&name);
+        let deleted = head.contains('*');
+        if own || deleted || matches!(kind, 'v' | 'V') || name.ends_with("(Volume Label Entry)") {
+            continue;
+        }
+        names.insert(name.to_owned(), if kind == 'd' { 'd' } else { 'f' });
+    }
+    Some(names)
+}
+
+/// Names of FAT and exFAT volumes; `fls` gives no content, the fixtures do that.
+#[test]
+fn fat_and_exfat_names_are_those_of_fls() {
+    let Some(dir) = corpus("names of FAT and exFAT file systems") else {
+        return;
+    };
+    let (mut same, mut unknown, mut wrong) = (0, 0, Vec::new());
+    for row in manifest(&dir) {
+        let Some(doc) = expected(&dir, &row).filter(|_| row.kind.starts_with("valid")) else {
+            continue;
+        };
+        let of_type = |fs: &Value| matches!(fs["blkid"]["TYPE"].as_str(), Some("vfat" | "exfat"));
+        let mut wanted = expected_filesystems(&doc);
+        wanted.retain(|(_, fs)| of_type(fs));
+        if wanted.is_empty() {
+            continue;
+        }
+        let examined = examine(&dir, &row).unwrap().unwrap();
+        for (device, fs) in wanted {
+            let mountable = examined.mountable.iter().find(|m| m.device == device);
+            let reader = &mountable
+                .unwrap_or_else(|| panic!("{} {device}", row.path))
+                .reader;
+            let (tree, errors) = walk(reader.as_ref(), true);
+            if !errors.is_empty() {
+                wrong.push(format!("{} {device}: {errors:?}", row.path));
+            }
+            if let Err(e) = lookups_agree(reader.as_ref(), &tree) {
+                wrong.push(format!("{} {device}: {e}", row.path));
+            }
+            let Some(names) = listed_by_fls(fs) else {
+                unknown += 1;
+                continue;
+            };
+            let found: BTreeMap<String, char> = tree
+                .iter()
+                .map(|(path, row)| (String::from_utf8_lossy(path).into_owned(), row.0))
+                .collect();
+            if found == names {
+                same += 1;
+            } else {
+                wrong.push(format!("{} {device}: {found:?}, fls {names:?}", row.path));
+            }
+        }
+    }
+    println!(
+        "FAT and exFAT names: {same} as fls, {unknown} not read by fls; wrong {}",
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Formats whose readers are compared with qemu-img.
 const FORMATS: [&str; 6] = ["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi"];
 

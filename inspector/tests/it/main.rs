@@ -4,6 +4,7 @@
 mod containers;
 mod corpus;
 mod ext;
+mod fat;
 mod guest_disk;
 mod guest_tree;
 mod guest_truth;

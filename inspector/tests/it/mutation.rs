@@ -194,6 +194,14 @@ fn mutated_ext_images() {
 }
 
 #[test]
+fn mutated_fat_and_exfat_images() {
+    let dir = unpack_fixtures("fat");
+    let images = all(dir.path(), "img");
+    let counts = run(&images, &images[0], 800);
+    assert!(counts.iter().sum::<u32>() >= 4000);
+}
+
+#[test]
 fn mutated_ntfs_images() {
     let dir = unpack_fixtures("ntfs");
     let images = all(dir.path(), "img");
