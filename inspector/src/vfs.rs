@@ -191,7 +191,9 @@ impl Found {
     /// # Errors
     /// As [`FileSystem::read_file_at`].
     pub fn read_all(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut buffer = vec![0; CHUNK];
+        // Most files are small: a buffer of their size costs less than a large one that is cleared.
+        let size = self.metadata()?.size.clamp(1, wide(CHUNK));
+        let mut buffer = vec![0; crate::bytes::narrow(size)];
         let mut position = 0_u64;
         loop {
             let length = self.fs.read_file_at(self.node, position, &mut buffer)?;
@@ -199,7 +201,7 @@ impl Found {
                 return Ok(());
             }
             take(buffer.get(..length).unwrap_or_default())?;
-            position = position.saturating_add(u64::try_from(length).unwrap_or(0));
+            position = position.saturating_add(wide(length));
         }
     }
 }
@@ -386,11 +388,16 @@ impl GuestRoot {
                 budget: format!("{path} has {} bytes, {cap} are read", metadata.size),
             });
         }
-        let mut bytes = Vec::new();
-        found.read_all(|piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        })?;
+        let mut bytes = vec![0; crate::bytes::narrow(metadata.size)];
+        let mut filled = 0_usize;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let length = found.fs.read_file_at(found.node, wide(filled), rest)?;
+            if length == 0 {
+                break;
+            }
+            filled = filled.saturating_add(length);
+        }
+        bytes.truncate(filled);
         Ok(Some(bytes))
     }
 
@@ -399,9 +406,25 @@ impl GuestRoot {
     /// # Errors
     /// As [`GuestRoot::read`].
     pub fn text(&self, path: &str, cap: u64) -> Result<Option<String>> {
-        Ok(self
-            .read(path, cap)?
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        // Nearly all files are valid text, and then nothing is copied.
+        Ok(self.read(path, cap)?.map(|bytes| {
+            String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        }))
+    }
+
+    /// What is mounted, the root included: place and directory, in the order of mounting.
+    #[must_use]
+    pub fn mount_points(&self) -> Vec<(Vec<u8>, Found)> {
+        let place = |mount: &Mount| {
+            let mut path = Vec::new();
+            for part in &mount.at {
+                path.push(b'/');
+                path.extend_from_slice(part);
+            }
+            (path, mount.found.clone())
+        };
+        self.mounts.iter().map(place).collect()
     }
 
     /// Names in a directory, sorted; empty when it is missing or no directory.

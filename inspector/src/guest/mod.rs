@@ -7,6 +7,7 @@ mod databases;
 mod device;
 mod dpkg;
 mod fstab;
+mod glob;
 mod ini;
 mod legacy;
 mod network;
@@ -21,6 +22,7 @@ mod services;
 mod time;
 mod users;
 mod windows;
+mod yaml;
 
 use crate::error::{DiskError, Result};
 use crate::layers::{Examined, Layers};
@@ -455,5 +457,45 @@ impl Guest<'_> {
         out.warnings.append(&mut scope.warnings);
         out.coverage.insert(section, coverage);
         value
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::container::ContainerFacts;
+    use crate::fs::memory::MemoryTree;
+    use crate::partition::Disk;
+    use std::sync::Arc;
+
+    /// Runs a section's reader over a tree; it must not warn.
+    pub(crate) fn with_scope<T>(tree: MemoryTree, read: impl FnOnce(&mut Scope<'_>) -> T) -> T {
+        let (value, warnings) = warned(tree, read);
+        assert_eq!(warnings, []);
+        value
+    }
+
+    pub(crate) fn warned<T>(
+        tree: MemoryTree,
+        read: impl FnOnce(&mut Scope<'_>) -> T,
+    ) -> (T, Vec<Warning>) {
+        let root = GuestRoot::new(Arc::new(tree));
+        let layers = Layers {
+            image: ContainerFacts::default(),
+            disk: Disk::default(),
+            volumes: Vec::new(),
+            filesystems: Vec::new(),
+            recognised: true,
+        };
+        let mut scope = Scope {
+            root: &root,
+            layers: &layers,
+            os: &Os::default(),
+            deep: true,
+            section: "test",
+            warnings: Vec::new(),
+        };
+        let value = read(&mut scope);
+        (value, scope.warnings)
     }
 }

@@ -289,14 +289,14 @@ pub struct Services {
     pub cron: Vec<CronEntry>,
 }
 
-/// A service or timer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// A service, timer or socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Service {
-    /// With its ending: `ssh.service`.
+    /// systemd's with their ending: `ssh.service`.
     pub name: String,
-    /// systemd or sysv.
+    /// systemd, sysv, openrc, upstart.
     pub manager: &'static str,
-    /// enabled, disabled, static, masked, alias.
+    /// enabled, disabled, static, indirect, masked, alias.
     pub state: &'static str,
     /// Where it is defined.
     pub path: String,
@@ -304,6 +304,21 @@ pub struct Service {
     pub exec: Option<String>,
     /// User it runs as.
     pub user: Option<String>,
+    /// What the vendor's presets say: enabled or disabled; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<&'static str>,
+    /// Drop-ins that were read, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop_ins: Vec<String>,
+    /// When a timer fires: `OnCalendar=daily`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<String>,
+    /// Where a socket listens: `ListenStream=22`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listen: Vec<String>,
+    /// Run levels of an init script.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runlevels: Vec<String>,
 }
 
 /// A cron entry.
@@ -330,8 +345,21 @@ pub struct Network {
     pub search: Vec<String>,
     /// Lines of /etc/hosts.
     pub hosts: Vec<HostLine>,
-    /// nftables, ufw, iptables, firewalld that are configured.
-    pub firewall: Vec<String>,
+    /// Firewalls that are configured.
+    pub firewall: Vec<Firewall>,
+}
+
+/// A firewall.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Firewall {
+    /// firewalld, iptables, nftables, ufw.
+    pub name: &'static str,
+    /// Whether it starts with the system; absent when it cannot be told.
+    pub enabled: Option<bool>,
+    /// Default zone of firewalld, or default policy of ufw for what comes in.
+    pub default: Option<String>,
+    /// Its configuration.
+    pub path: String,
 }
 
 /// A configured interface.
@@ -339,14 +367,20 @@ pub struct Network {
 pub struct Interface {
     /// Name or match.
     pub name: String,
-    /// ifupdown, networkd, networkmanager, netplan.
+    /// ifupdown, networkd, networkmanager, netplan, ifcfg, wicked.
     pub manager: String,
+    /// ethernet, vlan, bond, bridge, wifi, …, where the configuration says so.
+    pub kind: Option<String>,
+    /// Hardware address that it is matched by, or given.
+    pub mac: Option<String>,
     /// Whether addresses come by DHCP.
     pub dhcp: bool,
     /// Static addresses.
     pub addresses: Vec<String>,
     /// Gateways.
     pub gateways: Vec<String>,
+    /// Name servers of this interface.
+    pub dns: Vec<String>,
     /// File.
     pub path: String,
 }

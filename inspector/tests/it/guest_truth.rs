@@ -137,10 +137,6 @@ fn debian(name: &str) {
     assert_eq!(os.hostname.as_deref(), Some("deb12-web01"));
     assert_eq!(os.init.as_deref(), Some("systemd"));
     for (section, coverage) in &sections.coverage {
-        // netplan comes with the next step.
-        if *section == "network" {
-            continue;
-        }
         assert_eq!(
             *coverage,
             Coverage::Ok,
