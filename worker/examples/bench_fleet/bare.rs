@@ -18,8 +18,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Records of one transaction: the best of 1,000 to 8,000 on two cores.
+/// Records of one transaction: the best of 2,000 to 16,000 on two cores.
 const BATCH: usize = 4_000;
+
+/// Another size, to look for the best one.
+fn batch() -> usize {
+    let named = std::env::var("BENCH_BARE_BATCH").ok();
+    named.and_then(|size| size.parse().ok()).unwrap_or(BATCH)
+}
 
 pub(crate) struct Bare {
     consumer: BaseConsumer,
@@ -27,6 +33,7 @@ pub(crate) struct Bare {
     codec: Codec,
     names: guestkit_worker::broker::Topics,
     results_topic: Arc<str>,
+    batch: usize,
 }
 
 impl Bare {
@@ -38,6 +45,7 @@ impl Bare {
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("queued.min.messages", "20000")
+            .set("fetch.queue.backoff.ms", "10")
             .create()
             .expect("a consumer");
         let names = topics.names();
@@ -63,6 +71,7 @@ impl Bare {
             producer,
             codec: Codec::new("bare".into(), Framings::default(), now_ms),
             results_topic: names.results.as_str().into(),
+            batch: batch(),
             names,
         }
     }
@@ -72,7 +81,7 @@ impl Bare {
         let mut offsets: BTreeMap<i32, i64> = BTreeMap::new();
         let mut count = 0;
         let mut wait = wait;
-        while count < BATCH {
+        while count < self.batch {
             let Some(polled) = self.consumer.poll(wait) else {
                 break;
             };
@@ -155,13 +164,19 @@ impl Bare {
     fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) {
         while let Err((_, back)) = self.producer.send(record) {
             record = back;
-            self.producer.poll(Duration::from_millis(1));
+            self.look_for_reports();
         }
+    }
+
+    /// As the worker's writer does: `poll` with a time would spin.
+    fn look_for_reports(&self) {
+        self.producer.poll(Duration::ZERO);
+        std::thread::sleep(Duration::from_micros(250));
     }
 
     fn commit(&self, offsets: &BTreeMap<i32, i64>) {
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(Duration::from_millis(1));
+            self.look_for_reports();
         }
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets {

@@ -7,9 +7,12 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::time::Duration;
+use xtask::cluster::{Jvm, KafkaNode};
 
 pub(crate) struct Cluster {
     pub(crate) bootstrap: String,
+    /// One of our own, unless the user named his.
+    _node: Option<KafkaNode>,
 }
 
 pub(crate) struct Topics {
@@ -20,10 +23,21 @@ pub(crate) struct Topics {
 
 impl Cluster {
     pub(crate) fn find() -> Self {
+        let named = std::env::var("GUESTKIT_TEST_BOOTSTRAP_SERVERS");
+        if let Some(bootstrap) = named.ok().filter(|servers| !servers.is_empty()) {
+            return Self {
+                bootstrap,
+                _node: None,
+            };
+        }
+        // Tests run on a broker that starts fast; this one has the compiler of production.
+        let node = KafkaNode::builder()
+            .jvm(Jvm::Throughput)
+            .start()
+            .expect("a broker");
         Self {
-            bootstrap: xtask::cluster::bootstrap_servers()
-                .expect("a broker")
-                .to_owned(),
+            bootstrap: node.bootstrap().to_owned(),
+            _node: Some(node),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Publish → result visible to a read_committed reader, at a low rate.
 
+use crate::Row;
 use crate::bare::Bare;
 use crate::cluster::{Cluster, Topics, client};
 use crate::fleet;
@@ -17,7 +18,7 @@ const JOBS: usize = 1_000;
 const PAUSE: Duration = Duration::from_millis(20);
 const WARM: usize = 100;
 
-pub(crate) fn run(cluster: &Cluster) {
+pub(crate) fn run(cluster: &Cluster) -> Vec<Row> {
     println!("== publish → result visible, 50 jobs/s, {JOBS} jobs");
     let topics = cluster.topics("latency-bare", 12);
     let stop = Arc::new(AtomicBool::new(false));
@@ -30,18 +31,23 @@ pub(crate) fn run(cluster: &Cluster) {
             }
         })
     };
-    print("bare loop", measure(cluster, &topics));
+    let bare = summary("bare loop", measure(cluster, &topics));
     stop.store(true, Ordering::Relaxed);
     thread.join().expect("the loop ends");
 
     let topics = cluster.topics("latency", 12);
     let (_, stop, thread) = fleet::start(fleet::setup(&cluster.bootstrap, &topics, "bench", 8));
-    print("worker", measure(cluster, &topics));
+    let worker = summary("worker", measure(cluster, &topics));
     stop.send(true).expect("the worker listens");
     thread.join().expect("the worker ends");
+    vec![Row {
+        what: "publish -> visible at 50 jobs/s, p50 / p99",
+        target: "<= 12 ms / <= 40 ms",
+        reached: format!("{worker} (bare loop {bare})"),
+    }]
 }
 
-fn print(name: &str, mut times: Vec<i64>) {
+fn summary(name: &str, mut times: Vec<i64>) -> String {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     println!(
@@ -51,6 +57,7 @@ fn print(name: &str, mut times: Vec<i64>) {
         at(0.99),
         at(1.0)
     );
+    format!("{} / {} ms", at(0.5), at(0.99))
 }
 
 fn measure(cluster: &Cluster, topics: &Topics) -> Vec<i64> {

@@ -173,6 +173,8 @@ impl Fetcher {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "50")
             .set("queued.min.messages", "20000")
+            // The default is a second, for which a partition would stand still after a full queue.
+            .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "65536")
             .create_with_context(context)
             .map_err(|source| BrokerError::of("create the fetcher", source))?;

@@ -100,6 +100,9 @@ impl LedgerReader {
                 .set("fetch.error.backoff.ms", "20")
                 .set("queued.max.messages.kbytes", "32768")
                 .set("queued.min.messages", "100000")
+                // A full queue is asked again soon: the default of a second caps a restore at
+                // 150,000 keys a second.
+                .set("fetch.queue.backoff.ms", "2")
                 .create_with_context::<_, LedgerConsumer>(ReaderContext)
                 .map_err(|source| BrokerError::of("create a ledger reader", source))
         };

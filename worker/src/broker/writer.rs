@@ -36,8 +36,9 @@ const SEND_OFFSETS_MS: i32 = 5_000;
 const BATCH_BYTES: usize = 1_000_000;
 /// `batch.size` is never made smaller: a single record of this size must fit any topic.
 const BATCH_BYTES_MIN: usize = 4_096;
-/// One wait for delivery reports: `BaseProducer::poll` always waits it out.
-const POLL: Duration = Duration::from_millis(1);
+/// Pause between two looks for delivery reports. `BaseProducer::poll` would spin through any time it
+/// is given (librdkafka waits whole milliseconds, and the wrapper asks again until time is up).
+const PAUSE: Duration = Duration::from_micros(250);
 /// How long the cluster may take to hand out a producer id; it waits for an old transaction to end.
 const INIT_MAX: Duration = Duration::from_secs(30);
 
@@ -442,8 +443,8 @@ impl Writer {
                         )));
                     }
                     record = back;
-                    producer.poll(POLL);
-                    waited += POLL;
+                    look_for_reports(producer);
+                    waited += PAUSE;
                 }
                 Err((KafkaError::MessageProduction(code), _)) if is_too_large(code) => {
                     return Err(Trouble::Abort(AbortReason::TooLarge {
@@ -465,8 +466,8 @@ impl Writer {
     ) -> Result<(), Trouble> {
         let mut waited = Duration::ZERO;
         while producer.in_flight_count() > 0 {
-            producer.poll(POLL);
-            waited += POLL;
+            look_for_reports(producer);
+            waited += PAUSE;
             if waited > DELIVERY_MAX {
                 return Err(Trouble::Unknown("delivery took too long".to_owned()));
             }
@@ -576,6 +577,12 @@ impl Writer {
     pub fn must_renew(&self) -> bool {
         self.must_renew
     }
+}
+
+/// Serves the delivery reports that are there, then lets others work for a moment.
+fn look_for_reports(producer: &BaseProducer<WriterContext>) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(PAUSE);
 }
 
 #[derive(Debug, Clone, Copy)]

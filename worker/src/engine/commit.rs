@@ -19,8 +19,9 @@ use std::sync::Arc;
 /// Records in one transaction from which on it pays to wait for more: a transaction over twelve
 /// partitions costs about 20 ms of two cores, whatever it holds.
 const BUSY_RECORDS: usize = 256;
-/// How long a transaction waits for more records when the last one was busy.
-const LINGER_MS: i64 = 15;
+/// How long after the last transaction the next one waits for more records when the last one was
+/// busy. While there is a backlog this is what keeps transactions large and few.
+const LINGER_MS: i64 = 25;
 /// Records that go at once, however busy: bounds latency and the size of a transaction.
 const BATCH_RECORDS: usize = 6_000;
 /// Pause after a transaction that was refused, before the next: membership needs a moment.
@@ -58,6 +59,7 @@ pub(super) struct Commits {
     state: State,
     last: TxId,
     last_records: usize,
+    last_ended: Millis,
     not_before: Millis,
 }
 
@@ -108,14 +110,13 @@ impl Engine {
             return Some(now);
         }
         let more_to_come = !self.executions.is_empty() || self.queued() > 0;
-        let linger =
-            if more_to_come && self.commits.last_records >= BUSY_RECORDS && records < BATCH_RECORDS
-            {
-                LINGER_MS
-            } else {
-                0
-            };
-        Some((oldest + linger).max(self.commits.not_before))
+        let busy = self.commits.last_records >= BUSY_RECORDS && records < BATCH_RECORDS;
+        let due = if more_to_come && busy {
+            oldest.max(self.commits.last_ended) + LINGER_MS
+        } else {
+            oldest
+        };
+        Some(due.max(self.commits.not_before))
     }
 
     pub(super) fn begin_transaction(&mut self, now: Millis, actions: &mut Vec<Action>) {
@@ -160,6 +161,7 @@ impl Engine {
             self.commits.state = State::InFlight(tx);
             return;
         }
+        self.commits.last_ended = now;
         match outcome {
             TxOutcome::Committed { ledger_offsets } => self.committed(tx, &ledger_offsets),
             TxOutcome::Aborted(reason) => self.aborted(tx, &reason, now),

@@ -16,10 +16,11 @@ use super::{Action, Engine, Execution, FinalStatus, deadline_exceeded};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Look-ahead: as many jobs as ended in this time. An acknowledgement takes 2 to 20 ms.
-const LOOK_AHEAD_MS: i64 = 100;
+/// Look-ahead: as many jobs as ended in this time. An acknowledgement takes 2 to 20 ms; the rest is
+/// there to write few MARKs, each of which costs the broker as much as a hundred results.
+const LOOK_AHEAD_MS: i64 = 150;
 /// Most jobs in the look-ahead, whatever the speed: bounds the size of a MARK.
-const LOOK_AHEAD_MAX: usize = 8_192;
+const LOOK_AHEAD_MAX: usize = 12_288;
 /// Pause before a MARK that failed is written again.
 const MARK_RETRY_MS: i64 = 200;
 /// Priorities run from 1 to 10.
@@ -153,8 +154,15 @@ impl Engine {
             .values()
             .map(|partition| partition.marks.marking())
             .sum();
-        let room = (self.permits.concurrency + self.permits.look_ahead())
-            .saturating_sub(self.executions.len() + self.permits.ready.len + marking);
+        let look_ahead = self.permits.look_ahead();
+        let spare = self.permits.ready.len + marking;
+        // Half of it may be used up before it is filled again.
+        let room = if spare > look_ahead / 2 {
+            0
+        } else {
+            (self.permits.concurrency + look_ahead)
+                .saturating_sub(self.executions.len() + spare)
+        };
         for _ in 0..room {
             let Some((waiting, _)) = self.permits.queued.pop() else {
                 break;
