@@ -18,16 +18,30 @@ pub struct Limits {
     pub steps: u64,
     /// Wall time from the making of the budget on.
     pub wall: Duration,
+    /// Bytes of the answer.
+    pub output: u64,
+    /// Memory of a confined child, in bytes: held by the kernel, not by the budget.
+    pub memory: u64,
+    /// Processor time of a confined child: held by the kernel, not by the budget.
+    pub cpu: Duration,
+}
+
+impl Limits {
+    /// What an inspection may cost unless said otherwise.
+    pub const DEFAULT: Self = Self {
+        bytes: 256 << 20,
+        reads: 200_000,
+        steps: 20_000_000,
+        wall: Duration::from_secs(60),
+        output: 32 << 20,
+        memory: 512 << 20,
+        cpu: Duration::from_secs(30),
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            bytes: 256 << 20,
-            reads: 200_000,
-            steps: 20_000_000,
-            wall: Duration::from_secs(60),
-        }
+        Self::DEFAULT
     }
 }
 

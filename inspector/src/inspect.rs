@@ -44,7 +44,6 @@ pub fn inspect(
         return Err(unrecognised());
     }
     let report = guest::describe(examined, options, progress)?;
-    budget.check()?;
     Ok((report, metrics(&budget)))
 }
 
@@ -60,7 +59,23 @@ pub fn answer(
 ) -> Result<InspectMetrics> {
     let (budget, container) = open(request, progress)?;
     task::perform(task, &container, out, progress)?;
-    budget.check()?;
+    Ok(metrics(&budget))
+}
+
+/// Answers a task about an image that `open` opens: what a confined child does.
+pub(crate) fn answer_within(
+    limits: Limits,
+    task: &Task,
+    out: &mut dyn Write,
+    progress: &dyn Fn(&'static str),
+    open: impl FnOnce(&Reading) -> Result<Container>,
+) -> Result<InspectMetrics> {
+    let never = Arc::new(AtomicBool::new(false));
+    let budget = Budget::new(limits, crate::clock::monotonic(), never);
+    let reading = Reading::new(Arc::clone(&budget));
+    progress("open");
+    let container = open(&reading)?;
+    task::perform(task, &container, out, progress)?;
     Ok(metrics(&budget))
 }
 
@@ -98,6 +113,8 @@ fn metrics(budget: &Budget) -> InspectMetrics {
         bytes_read: spent.bytes_read,
         reads: spent.reads,
         milliseconds: spent.elapsed.as_secs_f64() * 1_000.0,
-        isolation: "none",
+        peak_memory_bytes: None,
+        cpu_ms: None,
+        isolation: crate::isolate::confine::NONE.to_owned(),
     }
 }

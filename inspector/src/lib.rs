@@ -25,6 +25,7 @@ pub mod error;
 pub mod fs;
 pub mod guest;
 pub mod inspect;
+pub mod isolate;
 pub mod layer;
 pub mod layers;
 pub mod partition;

@@ -330,10 +330,14 @@ fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<()> {
 }
 
 fn write(out: &mut dyn Write, bytes: &[u8]) -> Result<()> {
-    out.write_all(bytes).map_err(|error| DiskError::Io {
+    out.write_all(bytes).map_err(|error| not_written(&error))
+}
+
+pub(crate) fn not_written(error: &std::io::Error) -> DiskError {
+    DiskError::Io {
         position: 0,
         message: format!("write the answer: {error}"),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -456,7 +456,7 @@ pub struct Database {
 }
 
 /// What the inspection cost. Stands beside the document, never in it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize)]
 pub struct InspectMetrics {
     /// Bytes read from the image files.
     pub bytes_read: u64,
@@ -464,8 +464,13 @@ pub struct InspectMetrics {
     pub reads: u64,
     /// Wall time.
     pub milliseconds: f64,
-    /// How the parsers were confined: `none` until the sandbox comes.
-    pub isolation: &'static str,
+    /// Most memory that the confined child had at one time; unknown without one.
+    pub peak_memory_bytes: Option<u64>,
+    /// Processor time of the confined child; unknown without one.
+    pub cpu_ms: Option<u64>,
+    /// How the readers were confined: `none`, or what the child gave up, for example
+    /// `landlock-abi-7+seccomp+rlimits`.
+    pub isolation: String,
 }
 
 impl InspectReport {

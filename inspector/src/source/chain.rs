@@ -40,6 +40,7 @@ const HEADERS: Limits = Limits {
     reads: 20_000,
     steps: 100_000,
     wall: Duration::from_secs(10),
+    ..Limits::DEFAULT
 };
 
 /// Opens an image and every file it names, for a parent process that hands the open files to a

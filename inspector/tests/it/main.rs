@@ -9,6 +9,7 @@ mod guest_disk;
 mod guest_tree;
 mod guest_truth;
 mod host;
+mod isolate;
 mod mutation;
 mod ntfs;
 mod partitions;

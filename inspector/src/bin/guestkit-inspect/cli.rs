@@ -20,6 +20,7 @@ use std::path::PathBuf;
   guestkit-inspect cat debian-12.qcow2 /etc/os-release
   guestkit-inspect tree --sha256 debian-12.qcow2 /boot
   guestkit-inspect layers debian-12.qcow2
+  guestkit-inspect self-check
 
 Exit codes: 0 done, 1 an error, 2 wrong usage."
 )]
@@ -73,6 +74,12 @@ pub(crate) enum Verb {
         #[command(flatten)]
         common: Common,
     },
+    /// Tries, from inside the confined child, what must not be possible there
+    SelfCheck {
+        /// For tests: a child that never answers
+        #[arg(long, hide = true)]
+        hang: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +116,12 @@ pub(crate) struct Common {
     /// Most bytes read from the image, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub(crate) read_limit: u64,
+    /// Reads the image in this process, without a confined child
+    #[arg(long, conflicts_with = "require_sandbox")]
+    pub(crate) no_sandbox: bool,
+    /// Refuses to read when the kernel does not give the child every part of its confinement
+    #[arg(long)]
+    pub(crate) require_sandbox: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

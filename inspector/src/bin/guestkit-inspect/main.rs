@@ -1,13 +1,15 @@
 //! `guestkit-inspect`: one disk image, no Kafka.
 
 mod cli;
+mod self_check;
 
 use clap::Parser;
 use cli::{Cli, Common, Output, PlaceArguments, PlainOutput, Verb};
 use guestkit_inspector::budget::Limits;
-use guestkit_inspector::error::{DiskError, Result};
+use guestkit_inspector::error::DiskError;
 use guestkit_inspector::guest::InspectOptions;
-use guestkit_inspector::inspect::{self, Request};
+use guestkit_inspector::inspect::Request;
+use guestkit_inspector::isolate::{self, Failure, Isolation, RefusalKind};
 use guestkit_inspector::report::InspectMetrics;
 use guestkit_inspector::source::HostRoots;
 use guestkit_inspector::task::{Form, Place, Task};
@@ -22,7 +24,15 @@ use std::time::Duration;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let (task, image, common) = match question(Cli::parse()) {
+    // A child that reads an image for another process of this program.
+    if let Some(code) = isolate::child_main() {
+        return code;
+    }
+    let cli = Cli::parse();
+    if let Some(Verb::SelfCheck { hang }) = cli.verb {
+        return self_check::run(hang);
+    }
+    let (task, image, common) = match question(cli) {
         Ok(question) => question,
         Err(message) => {
             eprintln!("guestkit-inspect: {message}");
@@ -48,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 /// What is asked, of which image.
-fn question(cli: Cli) -> std::result::Result<(Task, PathBuf, Common), String> {
+fn question(cli: Cli) -> Result<(Task, PathBuf, Common), String> {
     Ok(match cli.verb {
         None => {
             let report = cli.report;
@@ -95,6 +105,7 @@ fn question(cli: Cli) -> std::result::Result<(Task, PathBuf, Common), String> {
             };
             (task, image, common)
         }
+        Some(Verb::SelfCheck { .. }) => return Err("self-check takes no image".to_owned()),
     })
 }
 
@@ -118,7 +129,7 @@ fn plain(output: PlainOutput) -> Form {
     }
 }
 
-fn run(task: &Task, image: &Path, common: &Common) -> Result<InspectMetrics> {
+fn run(task: &Task, image: &Path, common: &Common) -> Result<InspectMetrics, Failure> {
     // The user names the image: where it really lies is the first root.
     let path = image.canonicalize().map_err(|error| DiskError::NotFound {
         what: error.to_string(),
@@ -135,11 +146,23 @@ fn run(task: &Task, image: &Path, common: &Common) -> Result<InspectMetrics> {
             reads: u64::MAX,
             steps: u64::MAX,
             wall: Duration::from_secs(common.timeout),
+            cpu: Duration::from_secs(common.timeout),
+            output: match task {
+                // As long as the guest's own files and directories: streamed, not kept.
+                Task::Cat { .. } | Task::Tree { .. } => u64::MAX,
+                _ => Limits::default().output,
+            },
+            ..Limits::default()
         },
         cancelled: Arc::new(AtomicBool::new(false)),
     };
     let mut out = BufWriter::with_capacity(64 << 10, stdout().lock());
-    let metrics = inspect::answer(&request, task, &mut out, &|_| {})?;
+    let isolation = Isolation {
+        sandbox: !common.no_sandbox,
+        require: common.require_sandbox,
+        program: None,
+    };
+    let metrics = isolation.answer(&request, task, &mut out, &|_| {})?;
     out.flush().map_err(|error| DiskError::Io {
         position: 0,
         message: format!("write the answer: {error}"),
@@ -165,19 +188,24 @@ fn say(form: Form, metrics: &InspectMetrics) {
 }
 
 /// `guestkit-inspect tree … | head` is no failure.
-fn is_closed_pipe(error: &DiskError) -> bool {
-    matches!(error, DiskError::Io { message, .. } if message.contains("Broken pipe"))
+fn is_closed_pipe(error: &Failure) -> bool {
+    matches!(error, Failure::Image { message, kind: RefusalKind::Io } if message.contains("Broken pipe"))
 }
 
-fn hint(error: &DiskError) -> Option<&'static str> {
+fn hint(error: &Failure) -> Option<&'static str> {
     match error {
-        DiskError::Denied { reason }
-            if reason.contains("out of the allowed root")
-                || reason.contains("beneath no allowed root") =>
+        Failure::Image {
+            kind: RefusalKind::Denied,
+            message: reason,
+        } if reason.contains("out of the allowed root")
+            || reason.contains("beneath no allowed root") =>
         {
             Some("a further directory is allowed by --root DIR")
         }
-        DiskError::OverBudget { .. } => Some("--timeout and --read-limit raise what it may cost"),
+        Failure::Image {
+            kind: RefusalKind::OverBudget,
+            ..
+        } => Some("--timeout and --read-limit raise what it may cost"),
         _ => None,
     }
 }
