@@ -483,6 +483,7 @@ pub(crate) mod tests {
         let layers = Layers {
             image: ContainerFacts::default(),
             disk: Disk::default(),
+            further: Vec::new(),
             volumes: Vec::new(),
             filesystems: Vec::new(),
             recognised: true,

@@ -16,5 +16,5 @@ mod partitions;
 mod qcow2;
 mod registry;
 mod support;
-mod windows;
 mod truth;
+mod windows;

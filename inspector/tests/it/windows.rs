@@ -153,6 +153,7 @@ fn examined(tree: Tree, table: &str) -> Examined {
     };
     Examined {
         layers: Layers {
+            further: Vec::new(),
             image: Default::default(),
             disk,
             volumes: Vec::new(),

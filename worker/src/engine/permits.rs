@@ -160,8 +160,7 @@ impl Engine {
         let room = if spare > look_ahead / 2 {
             0
         } else {
-            (self.permits.concurrency + look_ahead)
-                .saturating_sub(self.executions.len() + spare)
+            (self.permits.concurrency + look_ahead).saturating_sub(self.executions.len() + spare)
         };
         for _ in 0..room {
             let Some((waiting, _)) = self.permits.queued.pop() else {

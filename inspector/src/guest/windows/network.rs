@@ -4,7 +4,7 @@ use super::keys::{Reader, Values};
 use super::system::System;
 use crate::guest::{Scope, clean};
 use crate::report::windows::{FirewallProfile, Windows, WindowsInterface};
-use crate::report::{HostLine, Interface, Network};
+use crate::report::{Firewall, HostLine, Interface, Network};
 
 const TCPIP: &str = "Services\\Tcpip\\Parameters";
 /// Class of network adapters: names of connections stand below.
@@ -38,6 +38,9 @@ pub(super) fn read(
                 dhcp: interface.dhcp,
                 addresses: interface.addresses.clone(),
                 gateways: interface.gateways.clone(),
+                dns: interface.dns.clone(),
+                kind: None,
+                mac: None,
                 path: format!("{place}\\{}", interface.guid),
             });
         }
@@ -62,9 +65,13 @@ pub(super) fn read(
         })
         .collect();
     network.firewall = firewall(reader, system)
-        .iter()
-        .filter(|profile| profile.enabled)
-        .map(|profile| format!("windows:{}", profile.profile))
+        .into_iter()
+        .map(|profile| Firewall {
+            name: "windows",
+            enabled: Some(profile.enabled),
+            default: Some(profile.profile.to_owned()),
+            path: format!("SYSTEM\\{FIREWALL}"),
+        })
         .collect();
     (network, interfaces)
 }

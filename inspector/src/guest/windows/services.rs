@@ -37,6 +37,11 @@ pub(super) fn read(reader: &mut Reader, system: &System) -> (Services, Vec<Windo
             path: format!("{place}\\{}", service.name),
             exec: service.image_path.clone(),
             user: service.user.clone(),
+            preset: None,
+            drop_ins: Vec::new(),
+            schedule: Vec::new(),
+            listen: Vec::new(),
+            runlevels: Vec::new(),
         });
         details.push(service);
     }
