@@ -1,6 +1,7 @@
 //! The worker's configuration: flag > environment > file > default, one struct, checked at start.
 
 use clap::Args;
+use guestkit_inspector::isolate::Isolation;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,13 @@ pub struct Options {
     )]
     #[serde(rename = "disk-root")]
     pub disk_roots: Vec<PathBuf>,
+    /// Serve only when the kernel gives the processes that read disk images their whole confinement
+    /// (Landlock, seccomp, resource limits)
+    #[arg(long, env = "GUESTKIT_REQUIRE_SANDBOX")]
+    pub require_sandbox: bool,
+    /// Read disk images in the worker itself, unconfined
+    #[arg(long, env = "GUESTKIT_NO_SANDBOX")]
+    pub no_sandbox: bool,
     /// Where results over 512 KiB go; without it they fail with RESULT_TOO_LARGE
     #[arg(long, env = "GUESTKIT_ARTIFACT_DIR", value_name = "DIR")]
     pub artifact_dir: Option<PathBuf>,
@@ -112,6 +120,8 @@ pub struct Config {
     pub concurrency: usize,
     /// Directories beneath which images may be opened.
     pub disk_roots: Vec<PathBuf>,
+    /// How disk images are read.
+    pub isolation: Isolation,
     /// Where large results go.
     pub artifact_dir: Option<PathBuf>,
     /// Address of the HTTP endpoint.
@@ -166,6 +176,8 @@ impl Options {
             } else {
                 self.disk_roots
             },
+            require_sandbox: self.require_sandbox || file.require_sandbox,
+            no_sandbox: self.no_sandbox || file.no_sandbox,
             artifact_dir: self.artifact_dir.or(file.artifact_dir),
             http_listen: self.http_listen.or(file.http_listen),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
@@ -207,6 +219,11 @@ impl Options {
                 )));
             }
         }
+        if self.require_sandbox && self.no_sandbox {
+            return Err(ConfigError(
+                "require-sandbox and no-sandbox exclude each other".to_owned(),
+            ));
+        }
         for (name, value) in [
             ("worker-id", &self.worker_id),
             ("pool", &self.pool),
@@ -232,6 +249,11 @@ impl Options {
                 .filter(|pool| pool != guestkit_protocol::DEFAULT_POOL),
             concurrency,
             disk_roots: self.disk_roots,
+            isolation: Isolation {
+                sandbox: !self.no_sandbox,
+                require: self.require_sandbox,
+                program: None,
+            },
             artifact_dir: self.artifact_dir,
             http_listen: self.http_listen,
             drain_timeout,

@@ -166,6 +166,7 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
     let settings = Settings {
         worker_id: worker_id.clone(),
         disk_roots: config.disk_roots.clone(),
+        isolation: config.isolation.clone(),
         allow_test_faults: config.allow_test_faults,
         concurrency: config.concurrency,
         pool: config.pool.clone(),

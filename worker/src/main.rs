@@ -1,6 +1,7 @@
 //! `guestkit-worker`: loads the configuration, wires the parts, runs, maps errors to an exit code.
 
 use clap::{Parser, Subcommand};
+use guestkit_inspector::isolate;
 use guestkit_worker::config::{Config, Options, Transport};
 use guestkit_worker::handlers::Settings;
 use guestkit_worker::transport::files;
@@ -65,6 +66,10 @@ impl Source {
 }
 
 fn main() -> ExitCode {
+    // A child that reads a disk image for a worker.
+    if let Some(code) = isolate::child_main() {
+        return code;
+    }
     let cli = Cli::parse();
     match cli.command {
         Command::Capabilities { output } => say_capabilities(&output),
@@ -112,6 +117,11 @@ fn say_capabilities(output: &str) -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     start_logs(config.json_logs);
+    match config.isolation.level() {
+        Ok(isolation) => tracing::info!(isolation, "disk images are read in confined processes"),
+        Err(error @ isolate::Failure::Unavailable { .. }) => return fail(&error.into(), 2),
+        Err(error) => return fail(&error.into(), 1),
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

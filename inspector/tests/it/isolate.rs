@@ -203,6 +203,8 @@ fn fake(dir: &Path, frames: &str, end: &str) -> Isolation {
     }
 }
 
+type Right = fn(&CrashCause) -> bool;
+
 const PACKAGES: &str = "p\\010\\000\\000\\000packages";
 
 #[test]
@@ -211,7 +213,7 @@ fn a_child_that_dies_or_lies_is_one_failure_that_names_the_section() {
     let keep = tempfile::tempdir().unwrap();
     let dir = keep.path();
     fs::write(dir.join("disk"), vec![0; 4096]).unwrap();
-    let cases: [(&str, &str, fn(&CrashCause) -> bool); 6] = [
+    let cases: [(&str, &str, Right); 6] = [
         (PACKAGES, "kill -SEGV $$", |c| *c == CrashCause::Signal(11)),
         (PACKAGES, "kill -SYS $$", |c| *c == CrashCause::Forbidden),
         (PACKAGES, "exit 3", |c| *c == CrashCause::Exit(3)),

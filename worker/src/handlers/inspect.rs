@@ -5,7 +5,8 @@ use crate::engine::outcome::{Cost, Failure};
 use guestkit_inspector::budget::Limits;
 use guestkit_inspector::error::DiskError;
 use guestkit_inspector::guest;
-use guestkit_inspector::inspect::{self, Request};
+use guestkit_inspector::inspect::Request;
+use guestkit_inspector::isolate::{self, RefusalKind};
 use guestkit_inspector::report::InspectMetrics;
 use guestkit_inspector::source::HostRoots;
 use guestkit_inspector::task::{Form, Task};
@@ -52,10 +53,11 @@ impl Handler for Inspect {
             form,
             options: options(&payload.options),
         };
-        let phase = std::cell::Cell::new("open");
+        let phase = std::cell::RefCell::new("open".to_owned());
         let mut document = Vec::new();
-        let outcome = inspect::answer(&request, &task, &mut document, &|now| {
-            phase.set(now);
+        let isolation = &context.settings.isolation;
+        let outcome = isolation.answer(&request, &task, &mut document, &|now| {
+            now.clone_into(&mut phase.borrow_mut());
             let place = PHASES.iter().position(|known| *known == now);
             let percent = place.map(|n| n as f64 * 100.0 / PHASES.len() as f64);
             context.progress(now, percent, None);
@@ -63,7 +65,7 @@ impl Handler for Inspect {
         let metrics = match outcome {
             Ok(metrics) => metrics,
             Err(_) if context.cancelled() => return Err(HandlerError::Cancelled),
-            Err(error) => return Err(failure(&error, phase.get(), Cost::default())),
+            Err(error) => return Err(refused(&error, &phase.into_inner())),
         };
         let data = String::from_utf8(document).map_err(|error| {
             Failure::lasting(
@@ -166,22 +168,58 @@ fn check_file(roots: &HostRoots, image: &ImageRef, context: &Context) -> Result<
 fn cost(metrics: &InspectMetrics) -> Cost {
     Cost {
         disk_read_bytes: metrics.bytes_read,
+        peak_memory_bytes: metrics.peak_memory_bytes.unwrap_or_default(),
+        cpu_ms: metrics.cpu_ms.unwrap_or_default(),
         ..Cost::default()
     }
 }
 
+/// The process that read the image died or hung: the image's doing, so another attempt would end
+/// the same.
+const INSPECTOR_CRASHED: &str = "INSPECTOR_CRASHED";
+/// The kernel gives less confinement than the worker's configuration requires.
+const SANDBOX_UNAVAILABLE: &str = "SANDBOX_UNAVAILABLE";
+
 fn failure(error: &DiskError, phase: &str, cost: Cost) -> HandlerError {
-    let code = match error {
-        DiskError::NotFound { .. } => error_code::IMAGE_NOT_FOUND,
-        DiskError::Denied { .. } => error_code::IMAGE_DENIED,
-        DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. } => error_code::IMAGE_INVALID,
-        DiskError::Unsupported { .. } => error_code::UNSUPPORTED,
-        DiskError::OverBudget { .. } => "OVER_BUDGET",
-        DiskError::Io { .. } => error_code::INTERNAL,
+    image_failure(RefusalKind::from(error), &error.to_string(), phase, cost)
+}
+
+fn refused(error: &isolate::Failure, phase: &str) -> HandlerError {
+    let mut cost = Cost::default();
+    let mut failure = match error {
+        isolate::Failure::Cancelled => return HandlerError::Cancelled,
+        isolate::Failure::Image { kind, message } => {
+            return image_failure(*kind, message, phase, cost);
+        }
+        isolate::Failure::Unavailable { .. } => {
+            Failure::lasting(SANDBOX_UNAVAILABLE, error.to_string())
+        }
+        isolate::Failure::Crashed(crash) => {
+            cost.cpu_ms = crash.cpu_ms;
+            let mut failure = Failure::lasting(INSPECTOR_CRASHED, error.to_string());
+            let cause = crash.cause.name();
+            // No process to be had now, or a bug: the image was not even looked at.
+            failure.recoverable = cause == "start";
+            failure.details.insert("cause".to_owned(), cause.to_owned());
+            failure
+        }
     };
-    let mut failure = Failure::lasting(code, format!("image: {error}"));
+    failure.phase = Some(phase.to_owned());
+    HandlerError::Failed(failure, cost)
+}
+
+fn image_failure(kind: RefusalKind, message: &str, phase: &str, cost: Cost) -> HandlerError {
+    let code = match kind {
+        RefusalKind::NotFound => error_code::IMAGE_NOT_FOUND,
+        RefusalKind::Denied => error_code::IMAGE_DENIED,
+        RefusalKind::Corrupt | RefusalKind::OutOfBounds => error_code::IMAGE_INVALID,
+        RefusalKind::Unsupported => error_code::UNSUPPORTED,
+        RefusalKind::OverBudget => "OVER_BUDGET",
+        RefusalKind::Io => error_code::INTERNAL,
+    };
+    let mut failure = Failure::lasting(code, format!("image: {message}"));
     failure.phase = Some(phase.to_owned());
     // A device or network file system may answer the next time.
-    failure.recoverable = matches!(error, DiskError::Io { .. });
+    failure.recoverable = kind == RefusalKind::Io;
     HandlerError::Failed(failure, cost)
 }

@@ -10,6 +10,7 @@ mod health_check;
 mod inspect;
 
 use crate::engine::outcome::{ArtifactFile, Cost, Failure};
+use guestkit_inspector::isolate::Isolation;
 use guestkit_protocol::JobEnvelope;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -93,6 +94,8 @@ pub struct Settings {
     pub worker_id: Arc<str>,
     /// Directories beneath which images may be opened.
     pub disk_roots: Vec<PathBuf>,
+    /// How disk images are read.
+    pub isolation: Isolation,
     /// Whether `system.echo` obeys `crash`.
     pub allow_test_faults: bool,
     /// Jobs that run at the same time.

@@ -169,6 +169,7 @@ impl FileWorker {
         let settings = Arc::new(Settings {
             worker_id: worker_id.clone(),
             disk_roots: config.disk_roots.clone(),
+            isolation: config.isolation.clone(),
             allow_test_faults: config.allow_test_faults,
             concurrency: config.concurrency,
             pool: config.pool.clone(),
