@@ -176,6 +176,8 @@ pub struct KafkaWorker {
     engine: Engine,
     events: Events,
     incoming: queue::Receiver<Event>,
+    /// Answers that were there at once; for the next step.
+    deferred: Vec<Event>,
     member: Arc<Member>,
     fetcher: Fetcher,
     plain: Arc<Plain>,
@@ -271,6 +273,7 @@ impl KafkaWorker {
             engine,
             events,
             incoming,
+            deferred: Vec::new(),
             member,
             fetcher,
             plain,
@@ -308,12 +311,19 @@ impl KafkaWorker {
             .next_wake(now)
             .and_then(|at| u64::try_from(at - now).ok())
             .map_or(TICK, |ms| Duration::from_millis(ms.max(1)).min(TICK));
+        let wake = if self.deferred.is_empty() {
+            wake
+        } else {
+            Duration::ZERO
+        };
         let mut batch = Vec::new();
         tokio::select! {
             biased;
             _ = self.incoming.recv_many(&mut batch, STEP_MAX) => {}
             () = tokio::time::sleep(wake) => batch.push(Event::Tick),
         }
+        // Only now: this future may be dropped while it waits.
+        batch.append(&mut self.deferred);
         let lost: Vec<(u32, Epoch)> = batch
             .iter()
             .filter_map(|event| match event {
@@ -352,7 +362,9 @@ impl KafkaWorker {
             Action::Resume { partition, epoch } => {
                 self.fetcher.order(Order::Resume(partition, epoch));
             }
-            Action::WriteMark(write) => self.plain.write_mark(&write),
+            Action::WriteMark(write) => {
+                self.deferred.extend(self.plain.write_mark(&write).err());
+            }
             Action::Start {
                 exec,
                 job,
@@ -385,8 +397,8 @@ impl KafkaWorker {
 
     fn report(&mut self) {
         self.load
-            .undecided
-            .store(self.engine.undecided(), Ordering::Relaxed);
+            .waiting
+            .store(self.engine.waiting(), Ordering::Relaxed);
         self.load
             .held_bytes
             .store(self.engine.held_bytes(), Ordering::Relaxed);

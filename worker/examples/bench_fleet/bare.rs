@@ -16,6 +16,7 @@ use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Records of one transaction: the best of 2,000 to 16,000 on two cores.
@@ -37,7 +38,9 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    pub(crate) fn new(cluster: &Cluster, topics: &Topics) -> Self {
+    /// The loop of one lane out of `lanes`. A single one is a member of its group; several share the
+    /// partitions by number, so that no rebalance disturbs the measurement.
+    pub(crate) fn new(cluster: &Cluster, topics: &Topics, lane: u32, lanes: u32) -> Self {
         let consumer: BaseConsumer = client(&cluster.bootstrap)
             .set("group.id", format!("{}-bare", topics.prefix))
             .set("isolation.level", "read_committed")
@@ -49,9 +52,20 @@ impl Bare {
             .create()
             .expect("a consumer");
         let names = topics.names();
-        consumer.subscribe(&[&names.jobs]).expect("subscribed");
+        if lanes == 1 {
+            consumer.subscribe(&[&names.jobs]).expect("subscribed");
+        } else {
+            let mut share = TopicPartitionList::new();
+            for partition in (0..topics.partitions).filter(|p| p % lanes == lane) {
+                let partition = i32::try_from(partition).expect("few partitions");
+                share
+                    .add_partition_offset(&names.jobs, partition, Offset::Beginning)
+                    .expect("an offset");
+            }
+            consumer.assign(&share).expect("assigned");
+        }
         let producer: BaseProducer = client(&cluster.bootstrap)
-            .set("transactional.id", format!("{}-bare", topics.prefix))
+            .set("transactional.id", format!("{}-bare-{lane}", topics.prefix))
             .set("retry.backoff.ms", "1")
             .set("retry.backoff.max.ms", "10")
             .set("linger.ms", "1")
@@ -193,21 +207,35 @@ impl Bare {
     }
 }
 
-/// Jobs a second between 5 % and 95 % of `count`.
-pub(crate) fn throughput(cluster: &Cluster, topics: &Topics, count: usize) -> f64 {
-    let bare = Bare::new(cluster, topics);
+/// Jobs a second between 5 % and 95 % of `count`, by so many loops in one group, each with a producer
+/// and a thread of its own.
+pub(crate) fn throughput(cluster: &Cluster, topics: &Topics, count: usize, lanes: u32) -> f64 {
+    let done = AtomicUsize::new(0);
+    let loops: Vec<Bare> = (0..lanes)
+        .map(|lane| Bare::new(cluster, topics, lane, lanes))
+        .collect();
     let (low, high) = (count / 20, count * 19 / 20);
-    let mut done = 0;
-    let mut first = None;
-    loop {
-        done += bare.round(Duration::from_millis(20));
-        if done >= low && first.is_none() {
-            first = Some((now_ms(), done));
+    std::thread::scope(|scope| {
+        for bare in loops {
+            let done = &done;
+            scope.spawn(move || {
+                while done.load(Ordering::Relaxed) < high {
+                    done.fetch_add(bare.round(Duration::from_millis(20)), Ordering::Relaxed);
+                }
+            });
         }
-        if done >= high
-            && let Some((at, before)) = first
-        {
-            return (done - before) as f64 / (now_ms() - at).max(1) as f64 * 1_000.0;
+        let mut first = None;
+        loop {
+            std::thread::sleep(Duration::from_millis(5));
+            let so_far = done.load(Ordering::Relaxed);
+            if so_far >= low && first.is_none() {
+                first = Some((now_ms(), so_far));
+            }
+            if so_far >= high
+                && let Some((at, before)) = first
+            {
+                return (so_far - before) as f64 / (now_ms() - at).max(1) as f64 * 1_000.0;
+            }
         }
-    }
+    })
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(cluster: &Cluster) -> Vec<Row> {
     println!("== publish → result visible, 50 jobs/s, {JOBS} jobs");
     let topics = cluster.topics("latency-bare", 12);
     let stop = Arc::new(AtomicBool::new(false));
-    let bare = Bare::new(cluster, &topics);
+    let bare = Bare::new(cluster, &topics, 0, 1);
     let thread = {
         let stop = stop.clone();
         std::thread::spawn(move || {

@@ -37,8 +37,9 @@ fn main() {
         fleet::serve(bootstrap, prefix);
         return;
     }
-    let parts: [(&str, fn(&Cluster) -> Vec<Row>); 5] = [
+    let parts: [(&str, fn(&Cluster) -> Vec<Row>); 6] = [
         ("noop", no_op),
+        ("lanes", lanes),
         ("slow", slow),
         ("latency", latency::run),
         ("takeover", takeover::run),
@@ -72,7 +73,7 @@ fn no_op(cluster: &Cluster) -> Vec<Row> {
     for round in 1..=NO_OP_ROUNDS {
         let topics = cluster.topics(&format!("bare-{round}"), 12);
         topics.publish(NO_OP_JOBS, "");
-        let bare = bare::throughput(cluster, &topics, NO_OP_JOBS);
+        let bare = bare::throughput(cluster, &topics, NO_OP_JOBS, 1);
         let topics = cluster.topics(&format!("noop-{round}"), 12);
         topics.publish(NO_OP_JOBS, "");
         let worker = fleet::throughput(cluster, &topics, NO_OP_JOBS, 64);
@@ -90,6 +91,26 @@ fn no_op(cluster: &Cluster) -> Vec<Row> {
             "{:.1} % ({ours:.0} of {bares:.0} jobs/s)",
             ours / bares * 100.0
         ),
+    }]
+}
+
+/// What several producers would bring: the bare loop with two and with four of them.
+fn lanes(cluster: &Cluster) -> Vec<Row> {
+    println!("== no-op jobs, bare loops with a producer each, {NO_OP_JOBS} jobs");
+    let rates: Vec<String> = [1, 2, 4]
+        .into_iter()
+        .map(|lanes| {
+            let topics = cluster.topics(&format!("lanes-{lanes}"), 12);
+            topics.publish(NO_OP_JOBS, "");
+            let rate = bare::throughput(cluster, &topics, NO_OP_JOBS, lanes);
+            println!("{lanes} producers {rate:>9.0} jobs/s");
+            format!("{rate:.0}")
+        })
+        .collect();
+    vec![Row {
+        what: "bare loop with 1, 2, 4 producers",
+        target: "for information",
+        reached: format!("{} jobs/s", rates.join(", ")),
     }]
 }
 

@@ -27,8 +27,10 @@ const BATCH: usize = 512;
 const POLL: Duration = Duration::from_millis(20);
 /// Wait while the engine is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
-/// Records the engine may hold undecided over all partitions before nothing more is read.
-const UNDECIDED_MAX: usize = 24_000;
+/// Records that may wait in the engine over all partitions before nothing more is read: enough for
+/// the look-ahead and the next transaction at full speed, and a transaction of so many is delivered
+/// within its timeout by a broker that takes 4,000 a second.
+const WAITING_MAX: usize = 32_000;
 /// The same in bytes: a worker's memory for records that wait.
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// First and longest pause of a partition whose schema cannot be had now.
@@ -59,15 +61,15 @@ pub enum Order {
 /// How full the engine is: written by its loop, read here.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Records read and not decided.
-    pub undecided: AtomicUsize,
+    /// Records read that no transaction has taken yet.
+    pub waiting: AtomicUsize,
     /// Their bytes.
     pub held_bytes: AtomicUsize,
 }
 
 impl Load {
     fn is_full(&self) -> bool {
-        self.undecided.load(Ordering::Relaxed) >= UNDECIDED_MAX
+        self.waiting.load(Ordering::Relaxed) >= WAITING_MAX
             || self.held_bytes.load(Ordering::Relaxed) >= HELD_BYTES_MAX
     }
 }

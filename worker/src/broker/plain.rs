@@ -88,7 +88,6 @@ pub struct Plain {
     producer: ThreadedProducer<PlainContext>,
     topics: Arc<Topics>,
     codec: Arc<Codec>,
-    events: Events,
     progress_lost: Arc<AtomicU64>,
 }
 
@@ -105,7 +104,7 @@ impl Plain {
     ) -> Result<Self, BrokerError> {
         let progress_lost = Arc::new(AtomicU64::new(0));
         let context = PlainContext {
-            events: events.clone(),
+            events,
             progress_lost: progress_lost.clone(),
         };
         let producer = connection
@@ -121,13 +120,16 @@ impl Plain {
             producer,
             topics,
             codec,
-            events,
             progress_lost,
         })
     }
 
     /// Writes a MARK; its answer comes as an event. Never waits.
-    pub fn write_mark(&self, write: &MarkWrite) {
+    ///
+    /// # Errors
+    /// When it cannot even be queued: the answer is given back, for the caller to apply. It stands
+    /// on the engine's own thread, which must not wait for room in its own queue.
+    pub fn write_mark(&self, write: &MarkWrite) -> Result<(), Event> {
         let about = Delivery::Mark {
             partition: write.partition,
             epoch: write.epoch,
@@ -139,21 +141,14 @@ impl Plain {
             .key(MARK_RECORD_KEY)
             .payload(&value)
             .headers(Codec::ledger_headers(LedgerKind::Mark));
-        if let Err((error, _)) = self.producer.send(record) {
+        self.producer.send(record).map_err(|(error, _)| {
             tracing::warn!(partition = write.partition, %error, "mark not sent; it is tried again");
-            let failed = Event::MarkFailed {
+            Event::MarkFailed {
                 partition: write.partition,
                 epoch: write.epoch,
                 number: write.number,
-            };
-            // The engine's own thread stands here: it must not wait for itself.
-            if self.events.try_send(failed).is_err() {
-                tracing::error!(
-                    partition = write.partition,
-                    "the engine's queue is full; a mark's answer is lost"
-                );
             }
-        }
+        })
     }
 
     /// Publishes a progress event; lost ones are counted, nobody waits.

@@ -22,7 +22,8 @@ const BUSY_RECORDS: usize = 256;
 /// How long after the last transaction the next one waits for more records when the last one was
 /// busy. While there is a backlog this is what keeps transactions large and few.
 const LINGER_MS: i64 = 25;
-/// Records that go at once, however busy: bounds latency and the size of a transaction.
+/// Records that go at once, however busy: by then a transaction's own cost is spread thin. (How large
+/// it can grow is bounded by what may wait in the engine.)
 const BATCH_RECORDS: usize = 6_000;
 /// Pause after a transaction that was refused, before the next: membership needs a moment.
 const REFUSED_PAUSE_MS: i64 = 50;

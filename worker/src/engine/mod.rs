@@ -489,10 +489,12 @@ impl Engine {
         self.executions.len()
     }
 
-    /// Records read and not decided, over all partitions: what back-pressure looks at.
+    /// Records read that no transaction has taken yet, over all partitions: what back-pressure looks
+    /// at. It bounds transactions too, since each takes everything decided.
     #[must_use]
-    pub fn undecided(&self) -> usize {
-        self.partitions.values().map(|p| p.undecided).sum()
+    pub fn waiting(&self) -> usize {
+        let waiting = |p: &Partition| p.undecided + p.decided.len();
+        self.partitions.values().map(waiting).sum()
     }
 
     /// Bytes of records read and not decided.

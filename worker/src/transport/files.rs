@@ -250,7 +250,7 @@ impl FileWorker {
     }
 
     fn take_new(&mut self) -> Result<(), FilesError> {
-        if self.engine.undecided() >= WINDOW_MAX {
+        if self.engine.waiting() >= WINDOW_MAX {
             return Ok(());
         }
         let files = &self.files;
