@@ -10,8 +10,12 @@ use crate::codec;
 use crate::engine::Restored;
 use crate::engine::events::LedgerAnswer;
 use crate::engine::index::{HashSeed, KeyHash};
-use crate::engine::ledger::{LedgerKind, MARK_KEY, Restoration, SLOT_KEY};
+use crate::engine::ledger::Restoration;
+use crate::engine::read_steps::{
+    HANG_MS, Read, ReadStep, ReadSteps, STABLE_POLL_MS, STALLED_MAX_MS,
+};
 use crate::engine::transaction::{Epoch, PartitionCommit, Resolution};
+use crate::ledger_fold::{self, ReadBack};
 use guestkit_protocol::headers;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -23,13 +27,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Step 4 of restore: what hangs this long waits for a dead writer's transaction.
-const HANG: Duration = Duration::from_millis(500);
+const HANG: Duration = Duration::from_millis(HANG_MS as u64);
 /// A request that no transaction holds up is answered within this.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// Deadline of one restore or read-back without progress.
-const STALLED_MAX: Duration = Duration::from_secs(30);
+const STALLED_MAX: Duration = Duration::from_millis(STALLED_MAX_MS as u64);
 /// Pause between two looks at the last stable offset.
-const STABLE_POLL: Duration = Duration::from_millis(5);
+const STABLE_POLL: Duration = Duration::from_millis(STABLE_POLL_MS as u64);
 /// Further apart than this, two look-ups are two fetches.
 const LOOKUP_RUN: i64 = 2_000;
 /// One poll for records.
@@ -127,141 +131,86 @@ impl LedgerReader {
         epoch: Epoch,
         is_ours: &dyn Fn() -> bool,
     ) -> Result<Restored, RestoreError> {
-        let is_slot = partition < self.topics.slots;
-        let committed = self.stable_offset(partition, is_slot, is_ours)?;
-        let (log_start, _) = watermarks(&self.uncommitted, &self.topics.jobs, partition)?;
+        let slots = self.topics.slots;
         let mut restoration = Restoration::default();
-        if is_slot {
-            let (_, high) = watermarks(&self.uncommitted, &self.topics.ledger, partition)?;
-            self.wait_stable(partition, high, is_ours)?;
-            self.read_ledger(partition, 0, is_ours, &mut |message| {
-                feed(&mut restoration, self.seed, message)
-            })?;
-        }
-        self.finish_restore(partition, epoch, committed, log_start, restoration)
+        let read = self.run(
+            ReadSteps::restore(partition < slots),
+            partition,
+            is_ours,
+            &mut |message| feed(&mut restoration, self.seed, message),
+        )?;
+        ledger_fold::restored(partition, epoch, slots, &read, restoration)
+            .map_err(RestoreError::Final)
     }
 
-    fn finish_restore(
+    /// Makes the calls of the procedure until everything is read.
+    fn run(
         &self,
+        mut steps: ReadSteps,
         partition: u32,
-        epoch: Epoch,
-        committed: Option<i64>,
-        log_start: i64,
-        restoration: Restoration,
-    ) -> Result<Restored, RestoreError> {
-        let slot = restoration
-            .slot()
-            .map(codec::decode_slot)
-            .transpose()
-            .map_err(|reason| {
-                RestoreError::Final(format!(
-                    "the slot entry of the ledger cannot be read: {reason}"
-                ))
-            })?;
-        if let Some(slot) = &slot
-            && slot.partition_count != self.topics.slots
-        {
-            return Err(RestoreError::Final(format!(
-                "the ledger was written with {} partitions and has {} now: keys would move to other slots; restore the old count or start with a new prefix",
-                slot.partition_count, self.topics.slots
-            )));
+        is_ours: &dyn Fn() -> bool,
+        take: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), String>,
+    ) -> Result<ReadSteps, RestoreError> {
+        let Topics { jobs, ledger, .. } = &*self.topics;
+        loop {
+            if !is_ours() {
+                return Err(RestoreError::Cancelled);
+            }
+            let read = match steps.step() {
+                ReadStep::StableOffset => self.stable_offset(partition)?,
+                ReadStep::LogStart => Read::At(watermarks(&self.uncommitted, jobs, partition)?.0),
+                ReadStep::LedgerEnd => {
+                    Read::At(watermarks(&self.uncommitted, ledger, partition)?.1)
+                }
+                ReadStep::LastStable => Read::At(watermarks(&self.committed, ledger, partition)?.1),
+                ReadStep::Pause => {
+                    std::thread::sleep(STABLE_POLL);
+                    Read::Over
+                }
+                ReadStep::FenceWriters => {
+                    self.fence_writers_of(partition, is_ours)?;
+                    Read::Over
+                }
+                ReadStep::ReadLedger => {
+                    read_all(&self.committed, ledger, partition, 0, is_ours, take)?;
+                    Read::Over
+                }
+                ReadStep::Done => return Ok(steps),
+                ReadStep::Stalled => {
+                    return Err(RestoreError::Broker(BrokerError::of(
+                        "wait for a transaction's end",
+                        KafkaError::Global(RDKafkaErrorCode::OperationTimedOut),
+                    )));
+                }
+            };
+            steps.took(read);
         }
-        if restoration.open() > 0 {
-            return Err(RestoreError::Final(format!(
-                "the ledger holds {} open jobs, written by a newer version: run that version",
-                restoration.open()
-            )));
-        }
-        let done_until = committed
-            .unwrap_or(0)
-            .max(slot.as_ref().map_or(0, |slot| slot.next_offset));
-        let known = committed.is_some() || slot.is_some();
-        if known && done_until < log_start {
-            return Err(RestoreError::Final(format!(
-                "the committed offset {done_until} lies before the log's start {log_start}: records were deleted unread; see \"lost records\" in the operations guide, then reset the group's offset on purpose"
-            )));
-        }
-        let (index, rejected) = restoration.into_index();
-        Ok(Restored {
-            partition,
-            epoch,
-            committed,
-            log_start,
-            slot,
-            index,
-            rejected,
-        })
     }
 
     /// Step 2: the group's committed offset, once no transaction is about to change it.
-    fn stable_offset(
-        &self,
-        partition: u32,
-        is_slot: bool,
-        is_ours: &dyn Fn() -> bool,
-    ) -> Result<Option<i64>, RestoreError> {
+    fn stable_offset(&self, partition: u32) -> Result<Read, RestoreError> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition(&self.topics.jobs, number(partition));
-        let mut waited = Duration::ZERO;
-        loop {
-            if !is_ours() {
-                return Err(RestoreError::Cancelled);
+        // A read_committed consumer asks for stable offsets only, and retries while they are
+        // pending until its time is up.
+        match self.committed.committed_offsets(wanted, HANG) {
+            Ok(list) => {
+                let found = list
+                    .find_partition(&self.topics.jobs, number(partition))
+                    .map(|element| element.offset());
+                Ok(Read::Offset(match found {
+                    Some(Offset::Offset(offset)) => Some(offset),
+                    _ => None,
+                }))
             }
-            // A read_committed consumer asks for stable offsets only, and retries while they are
-            // pending until its time is up.
-            match self.committed.committed_offsets(wanted.clone(), HANG) {
-                Ok(list) => {
-                    let found = list
-                        .find_partition(&self.topics.jobs, number(partition))
-                        .map(|element| element.offset());
-                    return Ok(match found {
-                        Some(Offset::Offset(offset)) => Some(offset),
-                        _ => None,
-                    });
-                }
-                Err(source) => {
-                    let error = BrokerError::of("fetch the committed offset", source);
-                    waited += HANG;
-                    if waited > STALLED_MAX || !(error.is_timeout() || is_unstable(&error.source)) {
-                        return Err(error.into());
-                    }
-                    if is_slot {
-                        self.fence_writers_of(partition, is_ours)?;
-                    }
+            Err(source) => {
+                let error = BrokerError::of("fetch the committed offset", source);
+                if error.is_timeout() || is_unstable(&error.source) {
+                    Ok(Read::Pending)
+                } else {
+                    Err(error.into())
                 }
             }
-        }
-    }
-
-    /// Waits until nothing below `high` is undecided.
-    fn wait_stable(
-        &self,
-        partition: u32,
-        high: i64,
-        is_ours: &dyn Fn() -> bool,
-    ) -> Result<(), RestoreError> {
-        let mut waited = Duration::ZERO;
-        let mut fenced = false;
-        loop {
-            let (_, stable) = watermarks(&self.committed, &self.topics.ledger, partition)?;
-            if stable >= high {
-                return Ok(());
-            }
-            if !is_ours() {
-                return Err(RestoreError::Cancelled);
-            }
-            if waited >= HANG && !fenced {
-                fenced = true;
-                self.fence_writers_of(partition, is_ours)?;
-            }
-            if waited > STALLED_MAX {
-                return Err(RestoreError::Broker(BrokerError::of(
-                    "wait for the ledger's last stable offset",
-                    KafkaError::Global(RDKafkaErrorCode::OperationTimedOut),
-                )));
-            }
-            std::thread::sleep(STABLE_POLL);
-            waited += STABLE_POLL;
         }
     }
 
@@ -282,19 +231,7 @@ impl LedgerReader {
             &mut |message| {
                 let key = message.key().unwrap_or_default();
                 let value = message.payload().unwrap_or_default();
-                if key == SLOT_KEY {
-                    writers.extend(
-                        codec::decode_slot(value)
-                            .ok()
-                            .map(|slot| slot.writer.to_string()),
-                    );
-                } else if key == MARK_KEY {
-                    writers.extend(
-                        codec::decode_mark(value)
-                            .ok()
-                            .map(|mark| mark.transactional_id.to_string()),
-                    );
-                }
+                writers.extend(ledger_fold::writer_named(key, value));
                 Ok(())
             },
         )?;
@@ -331,81 +268,32 @@ impl LedgerReader {
             .map_err(|source| BrokerError::of("fence an earlier writer", source))
     }
 
-    fn read_ledger(
-        &self,
-        partition: u32,
-        from: i64,
-        is_ours: &dyn Fn() -> bool,
-        take: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), String>,
-    ) -> Result<(), RestoreError> {
-        read_all(
-            &self.committed,
-            &self.topics.ledger,
-            partition,
-            from,
-            is_ours,
-            take,
-        )
-    }
-
     /// Step 7 of commit: what stands in the ledger and in the group after the old transaction was
     /// resolved.
     ///
     /// # Errors
     /// When the cluster does not answer.
     pub fn read_back(&self, part: &PartitionCommit) -> Result<Resolution, BrokerError> {
-        let partition = part.partition;
-        let always = || true;
-        let in_words = |error: RestoreError| match error {
-            RestoreError::Broker(error) => error,
-            RestoreError::Final(_) | RestoreError::Cancelled => BrokerError::of(
-                "read a transaction back",
-                KafkaError::Global(RDKafkaErrorCode::Fail),
-            ),
-        };
-        let mut slot = None;
-        let mut done = Vec::new();
-        if part.slot.is_some() {
-            let (_, high) = watermarks(&self.uncommitted, &self.topics.ledger, partition)?;
-            self.wait_stable(partition, high, &always)
-                .map_err(in_words)?;
-            let wanted: BTreeSet<&[u8]> = part.done.iter().map(|(key, _)| &**key).collect();
-            self.read_ledger(partition, 0, &always, &mut |message| {
-                let key = message.key().unwrap_or_default();
-                if key == SLOT_KEY {
-                    slot = message.payload().map(<[u8]>::to_vec);
-                } else if wanted.contains(key) {
-                    done.push((
-                        Arc::<[u8]>::from(key),
-                        message.offset(),
-                        message.payload().map(<[u8]>::to_vec),
-                    ));
-                }
-                Ok(())
-            })
-            .map_err(in_words)?;
-        }
-        let committed = self
-            .stable_offset(partition, part.slot.is_some(), &always)
-            .map_err(in_words)?;
-        // Only this transaction's own answers count: an earlier DONE of the key says less.
-        let done = done
-            .into_iter()
-            .filter(|(key, _, value)| {
-                let written = part.done.iter().find(|(wanted, _)| wanted == key);
-                let found = value
-                    .as_deref()
-                    .and_then(|value| codec::decode_done(value).ok());
-                written.is_some_and(|(_, done)| found.as_ref() == Some(&**done))
-            })
-            .map(|(key, offset, _)| (key, offset))
-            .collect();
-        Ok(Resolution {
-            partition,
-            committed,
-            slot: slot.and_then(|value| codec::decode_slot(&value).ok()),
-            done,
-        })
+        let mut back = ReadBack::of(part);
+        let read = self
+            .run(
+                ReadSteps::read_back(part.slot.is_some()),
+                part.partition,
+                &|| true,
+                &mut |message| {
+                    let key = message.key().unwrap_or_default();
+                    back.feed(message.offset(), key, message.payload());
+                    Ok(())
+                },
+            )
+            .map_err(|error| match error {
+                RestoreError::Broker(error) => error,
+                RestoreError::Final(_) | RestoreError::Cancelled => BrokerError::of(
+                    "read a transaction back",
+                    KafkaError::Global(RDKafkaErrorCode::Fail),
+                ),
+            })?;
+        Ok(back.finish(read.committed()))
     }
 
     /// Reads answers back. They are committed, so that their exact offsets may be read uncommitted:
@@ -521,28 +409,21 @@ fn feed(
     seed: HashSeed,
     message: &BorrowedMessage<'_>,
 ) -> Result<(), String> {
+    let kind = message.headers().and_then(|headers| {
+        headers
+            .iter()
+            .find(|header| header.key == headers::LEDGER_KIND)
+            .and_then(|header| header.value)
+    });
     let key = message.key().unwrap_or_default();
-    let kind = match key {
-        SLOT_KEY => LedgerKind::Slot,
-        MARK_KEY => LedgerKind::Mark,
-        _ => kind_in_header(message).ok_or_else(|| {
-            format!(
-                "ledger record at offset {} has no {} header: something else writes to the ledger",
-                message.offset(),
-                headers::LEDGER_KIND
-            )
-        })?,
-    };
-    restoration.feed(seed, message.offset(), key, kind, message.payload());
-    Ok(())
-}
-
-fn kind_in_header(message: &BorrowedMessage<'_>) -> Option<LedgerKind> {
-    let headers = message.headers()?;
-    headers
-        .iter()
-        .find(|header| header.key == headers::LEDGER_KIND)
-        .and_then(|header| codec::kind_of(header.value?))
+    ledger_fold::feed(
+        restoration,
+        seed,
+        message.offset(),
+        key,
+        kind,
+        message.payload(),
+    )
 }
 
 fn number(partition: u32) -> i32 {

@@ -9,11 +9,12 @@ use super::ledger_reader::LedgerReader;
 use super::member::Member;
 use super::{BrokerError, Topics};
 use crate::codec::Codec;
-use crate::engine::ledger::{LedgerKind, MARK_KEY, SLOT_KEY};
-use crate::engine::record::RawRecord;
+use crate::engine::ledger::MARK_KEY;
 use crate::engine::transaction::{
-    AbortReason, Decision, PartitionCommit, Resolution, ResultRecord, Transaction, TxOutcome,
+    AbortReason, PartitionCommit, Resolution, Transaction, TxOutcome,
 };
+use crate::engine::write_steps::{Renewal, WriteFault, WriteStep, WriteSteps};
+use crate::transaction_records::{self, Output, Place, Written};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
@@ -123,7 +124,7 @@ pub struct Writer {
     codec: Arc<Codec>,
     seen: Arc<Seen>,
     producer: Option<BaseProducer<WriterContext>>,
-    must_renew: bool,
+    renewal: Renewal,
     /// `batch.size`: shrinks when a topic takes less than librdkafka's default.
     batch_bytes: usize,
 }
@@ -159,7 +160,7 @@ impl Writer {
             codec,
             seen: Arc::new(Seen::default()),
             producer: None,
-            must_renew: false,
+            renewal: Renewal::default(),
             batch_bytes: BATCH_BYTES,
         }
     }
@@ -169,7 +170,7 @@ impl Writer {
     /// # Errors
     /// When the cluster gives none within [`INIT_MAX`].
     pub fn open(&mut self) -> Result<(), BrokerError> {
-        if self.producer.is_some() && !self.must_renew {
+        if self.producer.is_some() && !self.renewal.is_due() {
             return Ok(());
         }
         self.producer = None;
@@ -189,87 +190,119 @@ impl Writer {
             .init_transactions(INIT_MAX)
             .map_err(|source| BrokerError::of("initialise transactions", source))?;
         self.producer = Some(producer);
-        self.must_renew = false;
+        self.renewal.renewed();
         Ok(())
     }
 
     /// Commits one transaction (engine.md, "Commit", steps 1 to 5).
     pub fn commit(&mut self, tx: &Transaction, member: &Member) -> TxOutcome {
+        let mut steps = WriteSteps::default();
         if let Err(error) = self.open() {
-            return TxOutcome::Aborted(AbortReason::Other(error.to_string()));
+            steps.failed(WriteFault::Unclear(error.to_string()), &mut self.renewal);
+            return self.run(steps, tx, None);
         }
+        steps.worked(Vec::new);
         let wanted = tx
             .partitions
             .iter()
             .map(|part| (part.partition, part.epoch));
-        let metadata = match member.metadata_for(wanted) {
-            Ok(metadata) => metadata,
-            Err(refused) => return TxOutcome::Aborted(refused),
-        };
-        let outcome = self.commit_under(tx, &metadata);
-        if matches!(outcome, TxOutcome::Unknown { .. }) {
-            self.must_renew = true;
+        match member.metadata_for(wanted) {
+            Ok(metadata) => {
+                steps.worked(Vec::new);
+                self.run(steps, tx, Some(&metadata))
+            }
+            Err(refused) => {
+                steps.failed(WriteFault::Abortable(refused), &mut self.renewal);
+                self.run(steps, tx, None)
+            }
         }
-        outcome
     }
 
     /// Commits under metadata that was taken with the ownership of all its partitions.
     pub fn commit_under(&mut self, tx: &Transaction, metadata: &GroupMetadata) -> TxOutcome {
-        let Some(producer) = self.producer.as_ref() else {
-            return TxOutcome::Aborted(AbortReason::Other("the producer is not open".to_owned()));
-        };
+        self.run(WriteSteps::from_begin(), tx, Some(metadata))
+    }
+
+    /// Makes the calls of the procedure until it ends.
+    fn run(
+        &mut self,
+        mut steps: WriteSteps,
+        tx: &Transaction,
+        metadata: Option<&GroupMetadata>,
+    ) -> TxOutcome {
+        let mut produced = Produced::default();
+        let mut begun = false;
+        loop {
+            let made = match steps.step() {
+                WriteStep::Ended(outcome) => {
+                    let broke = begun && self.connection_broke();
+                    if broke {
+                        tracing::info!(
+                            id = tx.id,
+                            "a connection broke during a transaction; renewing the producer"
+                        );
+                    }
+                    self.renewal.after(outcome, broke);
+                    return outcome.clone();
+                }
+                WriteStep::Begin => {
+                    begun = true;
+                    self.begin()
+                }
+                WriteStep::Produce => self.produce_all(tx, &mut produced),
+                WriteStep::SendOffsets => self.send_offsets(tx, metadata),
+                WriteStep::Commit => {
+                    self.end(|producer| producer.commit_transaction(Timeout::Never))
+                }
+                WriteStep::Abort => self.end(|producer| producer.abort_transaction(Timeout::Never)),
+                // Made by the caller, or not needed.
+                WriteStep::Open | WriteStep::TakeMetadata => Ok(()),
+            };
+            match made {
+                Ok(()) => steps.worked(|| self.ledger_offsets(&produced)),
+                Err(fault) => steps.failed(fault, &mut self.renewal),
+            }
+        }
+    }
+
+    fn open_producer(&self) -> Result<&BaseProducer<WriterContext>, WriteFault> {
+        self.producer
+            .as_ref()
+            .ok_or_else(|| abort_for("the producer is not open"))
+    }
+
+    fn begin(&self) -> Result<(), WriteFault> {
+        let producer = self.open_producer()?;
         // Logs of connections that broke while idle must not count against this transaction.
         producer.poll(Duration::ZERO);
         self.seen.connection_broke.store(false, Ordering::Release);
         *self.reports() = Reports::default();
-        if let Err(error) = producer.begin_transaction() {
-            // Nothing was sent, but this producer can begin nothing any more.
-            self.must_renew = true;
-            return TxOutcome::Aborted(AbortReason::Other(error.to_string()));
-        }
-        let mut produced = Produced::default();
-        let sent = self
-            .produce_all(producer, tx, &mut produced)
-            .and_then(|()| self.drain(producer, &produced))
-            .and_then(|()| self.send_offsets(producer, tx, metadata));
-        let trouble = match sent {
-            Ok(()) => None,
-            Err(Trouble::SmallerBatches(message)) => {
-                let smaller = (self.batch_bytes / 4).max(BATCH_BYTES_MIN);
-                let outcome = self.abort(producer, Trouble::Abort(AbortReason::Other(message)));
-                self.batch_bytes = smaller;
-                self.must_renew = true;
-                return outcome;
+        producer
+            .begin_transaction()
+            .map_err(|error| abort_for(&error.to_string()))
+    }
+
+    fn end(
+        &self,
+        call: impl FnOnce(&BaseProducer<WriterContext>) -> Result<(), KafkaError>,
+    ) -> Result<(), WriteFault> {
+        let producer = self.open_producer()?;
+        // Undelivered reports make abort fail (ecosystem.md).
+        producer.poll(Duration::ZERO);
+        match call(producer) {
+            Ok(()) => Ok(()),
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
+                Err(abort_for(&error.to_string()))
             }
-            Err(trouble) => Some(trouble),
-        };
-        if let Some(trouble) = trouble {
-            return self.abort(producer, trouble);
+            Err(error) => Err(WriteFault::Unclear(error.to_string())),
         }
-        match producer.commit_transaction(Timeout::Never) {
-            Ok(()) => {
-                producer.poll(Duration::ZERO);
-                if self.seen.connection_broke.load(Ordering::Acquire) {
-                    // Rule 5b: librdkafka may have sent EndTxn twice, and the first copy would end
-                    // the next transaction.
-                    tracing::info!(
-                        id = tx.id,
-                        "a connection broke during a transaction that was committed; renewing the producer"
-                    );
-                    self.must_renew = true;
-                }
-                TxOutcome::Committed {
-                    ledger_offsets: self.ledger_offsets(&produced),
-                }
-            }
-            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => self.abort(
-                producer,
-                Trouble::Abort(AbortReason::Other(error.to_string())),
-            ),
-            Err(error) => TxOutcome::Unknown {
-                reason: format!("commit: {error}"),
-            },
+    }
+
+    fn connection_broke(&self) -> bool {
+        if let Some(producer) = &self.producer {
+            producer.poll(Duration::ZERO);
         }
+        self.seen.connection_broke.load(Ordering::Acquire)
     }
 
     fn reports(&self) -> std::sync::MutexGuard<'_, Reports> {
@@ -279,180 +312,70 @@ impl Writer {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn abort(&self, producer: &BaseProducer<WriterContext>, trouble: Trouble) -> TxOutcome {
-        let reason = match trouble {
-            Trouble::Unknown(reason) => return TxOutcome::Unknown { reason },
-            Trouble::Abort(reason) => reason,
-            Trouble::SmallerBatches(message) => AbortReason::Other(message),
-        };
-        // Undelivered reports make abort fail (ecosystem.md).
-        producer.poll(Duration::ZERO);
-        match producer.abort_transaction(Timeout::Never) {
-            Ok(()) => TxOutcome::Aborted(reason),
-            Err(error) => TxOutcome::Unknown {
-                reason: format!("abort after {reason:?}: {error}"),
-            },
-        }
-    }
-
-    fn produce_all(
-        &self,
-        producer: &BaseProducer<WriterContext>,
-        tx: &Transaction,
-        produced: &mut Produced,
-    ) -> Result<(), Trouble> {
+    /// Writes all records and waits until they are delivered.
+    fn produce_all(&mut self, tx: &Transaction, produced: &mut Produced) -> Result<(), WriteFault> {
+        let producer = self.open_producer()?;
+        let jobs = &self.topics.jobs;
+        let mut sent = Ok(());
         for part in &tx.partitions {
-            self.produce_ledger(producer, part, produced)?;
-            for (_, decision) in part.decisions.iter() {
-                self.produce_decision(producer, part, decision, produced)?;
+            produced.done_starts.push(produced.done);
+            let mut write = |output: Output<'_>| self.produce(producer, output, produced);
+            sent = transaction_records::write_all(
+                &self.codec,
+                jobs,
+                self.topics.slots,
+                part,
+                &mut write,
+            );
+            if sent.is_err() {
+                break;
             }
         }
-        Ok(())
-    }
-
-    fn produce_ledger(
-        &self,
-        producer: &BaseProducer<WriterContext>,
-        part: &PartitionCommit,
-        produced: &mut Produced,
-    ) -> Result<(), Trouble> {
-        produced.done_starts.push(produced.done);
-        let to = Destination {
-            topic: &self.topics.ledger,
-            partition: part.partition,
-        };
-        for (key, done) in &part.done {
-            let value = self.codec.encode_done(done);
-            let number = produced.done | DONE_TAG;
-            produced.done += 1;
-            let headers = Codec::ledger_headers(LedgerKind::Done);
-            self.produce(producer, to, Some(key), Some(&value), Some(headers), number)?;
-        }
-        if let Some(slot) = &part.slot {
-            let value = self.codec.encode_slot(slot);
-            let headers = Codec::ledger_headers(LedgerKind::Slot);
-            self.produce(producer, to, Some(SLOT_KEY), Some(&value), Some(headers), 0)?;
-        }
-        Ok(())
-    }
-
-    fn produce_decision(
-        &self,
-        producer: &BaseProducer<WriterContext>,
-        part: &PartitionCommit,
-        decision: &Decision,
-        produced: &mut Produced,
-    ) -> Result<(), Trouble> {
-        match decision {
-            Decision::Drop => Ok(()),
-            Decision::Answer(result) => {
-                self.produce_result(producer, part.partition, result, produced)
+        match sent.and_then(|()| self.drain(producer, produced)) {
+            Ok(()) => Ok(()),
+            Err(Trouble::Fault(fault)) => Err(fault),
+            Err(Trouble::SmallerBatches(message)) => {
+                self.batch_bytes = (self.batch_bytes / 4).max(BATCH_BYTES_MIN);
+                self.renewal.demand();
+                Err(abort_for(&message))
             }
-            Decision::DeadLetter(letter) => {
-                let raw = self
-                    .codec
-                    .dead_letter(letter, &self.topics.jobs, part.partition);
-                self.produce_raw(producer, &self.topics.dead_letters, part.partition, &raw)
-            }
-            Decision::Reject(letter, result) => {
-                let raw = self
-                    .codec
-                    .dead_letter(letter, &self.topics.jobs, part.partition);
-                self.produce_raw(producer, &self.topics.dead_letters, part.partition, &raw)?;
-                self.produce_result(producer, part.partition, result, produced)
-            }
-            Decision::Forward(to, raw) => self.produce_raw(producer, &self.topics.jobs, *to, raw),
         }
-    }
-
-    fn produce_result(
-        &self,
-        producer: &BaseProducer<WriterContext>,
-        partition: u32,
-        result: &ResultRecord,
-        produced: &mut Produced,
-    ) -> Result<(), Trouble> {
-        let encoded = self.codec.encode_result(result, partition);
-        produced.results.push(result.job_id().clone());
-        let number = produced.results.len();
-        let to = Destination {
-            topic: &self.topics.results,
-            partition,
-        };
-        let key = result.job_id().as_bytes();
-        let headers = owned(&encoded.headers);
-        self.produce(
-            producer,
-            to,
-            Some(key),
-            Some(&encoded.value),
-            Some(headers),
-            number,
-        )
-        .map_err(|trouble| name_too_large(trouble, result.job_id()))
-    }
-
-    fn produce_raw(
-        &self,
-        producer: &BaseProducer<WriterContext>,
-        topic: &str,
-        partition: u32,
-        raw: &RawRecord,
-    ) -> Result<(), Trouble> {
-        let to = Destination {
-            topic,
-            partition: if topic == self.topics.dead_letters {
-                partition % self.topics.slots
-            } else {
-                partition
-            },
-        };
-        let headers = owned(&raw.headers);
-        self.produce(
-            producer,
-            to,
-            raw.key.as_deref(),
-            raw.value.as_deref(),
-            Some(headers),
-            0,
-        )
     }
 
     fn produce(
         &self,
         producer: &BaseProducer<WriterContext>,
-        to: Destination<'_>,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: Option<OwnedHeaders>,
-        number: usize,
+        output: Output<'_>,
+        produced: &mut Produced,
     ) -> Result<(), Trouble> {
-        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(to.topic, number)
-            .partition(i32::try_from(to.partition).unwrap_or(i32::MAX));
-        record.key = key;
-        record.payload = value;
-        record.headers = headers;
+        let topic = match output.place {
+            Place::Jobs => &self.topics.jobs,
+            Place::Ledger => &self.topics.ledger,
+            Place::Results => &self.topics.results,
+            Place::DeadLetters => &self.topics.dead_letters,
+        };
+        let number = produced.number(output.written);
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, number)
+            .partition(i32::try_from(output.partition).unwrap_or(i32::MAX));
+        record.key = output.key;
+        record.payload = output.value;
+        record.headers = Some(owned(output.headers));
         let mut waited = Duration::ZERO;
         loop {
             match producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     if waited > DELIVERY_MAX {
-                        return Err(Trouble::Abort(AbortReason::Other(
-                            "the producer's queue stays full".to_owned(),
-                        )));
+                        return Err(abort_for("the producer's queue stays full").into());
                     }
                     record = back;
                     look_for_reports(producer);
                     waited += PAUSE;
                 }
                 Err((KafkaError::MessageProduction(code), _)) if is_too_large(code) => {
-                    return Err(Trouble::Abort(AbortReason::TooLarge {
-                        job_id: Arc::from(""),
-                        message: code.to_string(),
-                    }));
+                    return Err(too_large(output.written, code.to_string()).into());
                 }
-                Err((error, _)) => return Err(self.classify_delivery(producer, &error)),
+                Err((error, _)) => return Err(classify_delivery(producer, &error).into()),
             }
         }
     }
@@ -469,7 +392,7 @@ impl Writer {
             look_for_reports(producer);
             waited += PAUSE;
             if waited > DELIVERY_MAX {
-                return Err(Trouble::Unknown("delivery took too long".to_owned()));
+                return Err(WriteFault::Unclear("delivery took too long".to_owned()).into());
             }
         }
         let (failed, too_large) = {
@@ -479,7 +402,7 @@ impl Writer {
         match (failed, too_large) {
             (None, None) => Ok(()),
             (_, Some(refused)) => Err(self.refused_for_size(refused, produced)),
-            (Some(error), None) => Err(self.classify_delivery(producer, &error)),
+            (Some(error), None) => Err(classify_delivery(producer, &error).into()),
         }
     }
 
@@ -492,33 +415,22 @@ impl Writer {
             .and_then(|place| produced.results.get(place));
         match result {
             Some(job_id) if refused.bytes >= self.batch_bytes / 4 => {
-                Trouble::Abort(AbortReason::TooLarge {
-                    job_id: job_id.clone(),
-                    message: format!("{}, {} bytes", refused.code, refused.bytes),
-                })
+                let message = format!("{}, {} bytes", refused.code, refused.bytes);
+                too_large(Written::Result(job_id), message).into()
             }
             _ => Trouble::SmallerBatches(refused.code.to_string()),
         }
     }
 
-    /// A record that was not delivered: the transaction can be aborted unless the producer is dead.
-    fn classify_delivery(
-        &self,
-        producer: &BaseProducer<WriterContext>,
-        error: &KafkaError,
-    ) -> Trouble {
-        if let Some((code, message)) = producer.client().fatal_error() {
-            return Trouble::Unknown(format!("{code}: {message}"));
-        }
-        Trouble::Abort(AbortReason::Other(error.to_string()))
-    }
-
     fn send_offsets(
         &self,
-        producer: &BaseProducer<WriterContext>,
         tx: &Transaction,
-        metadata: &GroupMetadata,
-    ) -> Result<(), Trouble> {
+        metadata: Option<&GroupMetadata>,
+    ) -> Result<(), WriteFault> {
+        let producer = self.open_producer()?;
+        let Some(metadata) = metadata else {
+            return Err(WriteFault::Abortable(AbortReason::Unfenceable));
+        };
         let mut offsets = TopicPartitionList::with_capacity(tx.partitions.len());
         for part in &tx.partitions {
             let partition = i32::try_from(part.partition).unwrap_or(i32::MAX);
@@ -528,7 +440,7 @@ impl Writer {
                     partition,
                     Offset::Offset(part.next_offset),
                 )
-                .map_err(|error| Trouble::Abort(AbortReason::Other(error.to_string())))?;
+                .map_err(|error| abort_for(&error.to_string()))?;
         }
         group_metadata::send_offsets(producer, &offsets, metadata, SEND_OFFSETS_MS)
             .map_err(classify_send_offsets)
@@ -561,7 +473,7 @@ impl Writer {
         reader: &LedgerReader,
         is_owned: impl Fn(&PartitionCommit) -> bool,
     ) -> Result<Vec<Resolution>, BrokerError> {
-        self.must_renew = true;
+        self.renewal.demand();
         self.open()?;
         let mut resolutions = Vec::new();
         for part in &tx.partitions {
@@ -575,20 +487,8 @@ impl Writer {
     /// Whether the next transaction has to renew the producer first (for tests and metrics).
     #[must_use]
     pub fn must_renew(&self) -> bool {
-        self.must_renew
+        self.renewal.is_due()
     }
-}
-
-/// Serves the delivery reports that are there, then lets others work for a moment.
-fn look_for_reports(producer: &BaseProducer<WriterContext>) {
-    producer.poll(Duration::ZERO);
-    std::thread::sleep(PAUSE);
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Destination<'a> {
-    topic: &'a str,
-    partition: u32,
 }
 
 /// What one transaction has handed to the producer.
@@ -601,12 +501,52 @@ struct Produced {
     results: Vec<Arc<str>>,
 }
 
+/// Serves the delivery reports that are there, then lets others work for a moment.
+fn look_for_reports(producer: &BaseProducer<WriterContext>) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(PAUSE);
+}
+
+impl Produced {
+    /// Number of a record's delivery report.
+    fn number(&mut self, written: Written<'_>) -> usize {
+        match written {
+            Written::Done => {
+                self.done += 1;
+                (self.done - 1) | DONE_TAG
+            }
+            Written::Result(job_id) => {
+                self.results.push(job_id.clone());
+                self.results.len()
+            }
+            Written::Other => 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Trouble {
-    Abort(AbortReason),
+    Fault(WriteFault),
     /// Abort, and go on with smaller batches.
     SmallerBatches(String),
-    Unknown(String),
+}
+
+impl From<WriteFault> for Trouble {
+    fn from(fault: WriteFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+fn abort_for(words: &str) -> WriteFault {
+    WriteFault::Abortable(AbortReason::Other(words.to_owned()))
+}
+
+/// A record that was not delivered: the transaction can be aborted unless the producer is dead.
+fn classify_delivery(producer: &BaseProducer<WriterContext>, error: &KafkaError) -> WriteFault {
+    match producer.client().fatal_error() {
+        Some((code, message)) => WriteFault::Unclear(format!("{code}: {message}")),
+        None => abort_for(&error.to_string()),
+    }
 }
 
 fn is_too_large(code: RDKafkaErrorCode) -> bool {
@@ -616,20 +556,16 @@ fn is_too_large(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn name_too_large(trouble: Trouble, name: &Arc<str>) -> Trouble {
-    match trouble {
-        Trouble::Abort(AbortReason::TooLarge { message, .. }) => {
-            Trouble::Abort(AbortReason::TooLarge {
-                job_id: name.clone(),
-                message,
-            })
-        }
-        other => other,
-    }
+fn too_large(written: Written<'_>, message: String) -> WriteFault {
+    let job_id = match written {
+        Written::Result(job_id) => job_id.clone(),
+        Written::Done | Written::Other => Arc::from(""),
+    };
+    WriteFault::Abortable(AbortReason::TooLarge { job_id, message })
 }
 
 /// Rule 4: a stale member is told so and goes on; anything unclear is unknown.
-fn classify_send_offsets(error: SendOffsetsError) -> Trouble {
+fn classify_send_offsets(error: SendOffsetsError) -> WriteFault {
     let stale = matches!(
         error.code,
         RDKafkaErrorCode::IllegalGeneration
@@ -638,23 +574,20 @@ fn classify_send_offsets(error: SendOffsetsError) -> Trouble {
             | RDKafkaErrorCode::RebalanceInProgress
     );
     if error.fatal {
-        Trouble::Unknown(error.to_string())
+        WriteFault::Unclear(error.to_string())
     } else if stale {
-        Trouble::Abort(AbortReason::Fenced(error.to_string()))
+        WriteFault::Stale(error.to_string())
     } else if error.abortable {
-        Trouble::Abort(AbortReason::Other(error.to_string()))
+        abort_for(&error.to_string())
     } else {
-        Trouble::Unknown(error.to_string())
+        WriteFault::Unclear(error.to_string())
     }
 }
 
-fn owned(headers: &[(String, Option<Vec<u8>>)]) -> OwnedHeaders {
+fn owned(headers: &[transaction_records::Header<'_>]) -> OwnedHeaders {
     let mut owned = OwnedHeaders::new_with_capacity(headers.len());
     for (key, value) in headers {
-        owned = owned.insert(Header {
-            key,
-            value: value.as_deref(),
-        });
+        owned = owned.insert(Header { key, value: *value });
     }
     owned
 }

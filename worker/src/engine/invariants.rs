@@ -228,7 +228,7 @@ impl Guarantee for OneExecutionPerKey {
 }
 
 /// Each job id is answered once, and by what its own payload asked for: a duplicate points to an
-/// execution of the same payload, a conflict to one of another.
+/// execution of the same payload, a conflict to one of another. A record is dead-lettered once.
 pub struct OneAnswerPerJob;
 
 impl Guarantee for OneAnswerPerJob {
@@ -244,6 +244,13 @@ impl Guarantee for OneAnswerPerJob {
             .executed()
             .map(|result| (&result.key, result.job_id.as_str()))
             .collect();
+        let mut letters = BTreeSet::new();
+        for letter in &history.dead_letters {
+            if !letters.insert(letter.source) {
+                let (partition, offset) = letter.source;
+                broken.push(format!("{partition}/{offset} was dead-lettered twice"));
+            }
+        }
         let none = BTreeSet::new();
         let of = |job_id: &str| payloads.get(job_id).unwrap_or(&none);
         for result in &history.results {

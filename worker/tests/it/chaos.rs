@@ -2,7 +2,9 @@
 
 use crate::agreement::{Jobs, Published, judge};
 use crate::fleet::{Fleet, Worker, client, echo, now, publish_by, wait_until};
+use crate::guarantees;
 use crate::registry::register;
+use guestkit_kafka::registry::{Patience, RegistrySchemas};
 use guestkit_protocol::{Framing, NoRegistry, decode_job, encode};
 use rdkafka::producer::{BaseProducer, Producer};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -226,6 +228,8 @@ fn three_workers_through_kills_and_pauses_answer_every_job_exactly_once() {
         (now() - began).as_secs_f64()
     );
     assert!(verdict.duplicates > 1_000 && verdict.conflicts > 50);
+    let schemas = RegistrySchemas::new(&crowd.registry, Patience::default()).unwrap();
+    guarantees::assert_all(&fleet, &schemas);
     for worker in &mut crowd.workers {
         assert!(worker.is_running(), "nothing that others do ends a worker");
         assert_eq!(worker.terminate(), 0);

@@ -7,9 +7,13 @@ mod agreement;
 mod bad_input;
 mod chaos;
 mod commit_faults;
+#[path = "../contract/mod.rs"]
+mod contract;
+mod contract_on_kafka;
 mod duplicates;
 mod files;
 mod fleet;
+mod guarantees;
 mod outage;
 mod registry;
 mod zombie;

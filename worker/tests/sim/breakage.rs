@@ -39,6 +39,4 @@ pub(crate) enum Breakage {
     NoPayloadHash,
     /// The offset moves to the newest answered record.
     CommitOverGap,
-    /// Jobs are read uncommitted: an aborted forward is acted on.
-    JobsReadUncommitted,
 }

@@ -35,6 +35,8 @@ pub(crate) enum Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Joined {
     Waiting,
+    /// The coordinator does not know this member (any more).
+    Unknown,
     Member {
         generation: i32,
         partitions: BTreeSet<u32>,
@@ -44,6 +46,7 @@ pub(crate) enum Joined {
 #[derive(Debug)]
 struct Member {
     seen: Millis,
+    has_joined: bool,
     /// What it said it owned when it joined the rebalance that is going on.
     joined: Option<BTreeSet<u32>>,
     assigned: BTreeSet<u32>,
@@ -79,9 +82,20 @@ impl Group {
         }
     }
 
-    pub(crate) fn new_member(&mut self) -> String {
+    /// A first join gets a member id.
+    pub(crate) fn new_member(&mut self, now: Millis) -> String {
         self.next_member += 1;
-        format!("member-{}", self.next_member)
+        let id = format!("member-{}", self.next_member);
+        self.members.insert(
+            id.clone(),
+            Member {
+                seen: now,
+                has_joined: false,
+                joined: None,
+                assigned: BTreeSet::new(),
+            },
+        );
+        id
     }
 
     /// Joins, or asks how the join goes on. A join while nothing is going on begins a rebalance.
@@ -92,17 +106,11 @@ impl Group {
         owned: &BTreeSet<u32>,
         now: Millis,
     ) -> Joined {
-        let is_new = !self.members.contains_key(member_id);
-        let member = self
-            .members
-            .entry(member_id.to_owned())
-            .or_insert_with(|| Member {
-                seen: now,
-                joined: None,
-                assigned: BTreeSet::new(),
-            });
+        let Some(member) = self.members.get_mut(member_id) else {
+            return Joined::Unknown;
+        };
         member.seen = now;
-        if !is_new && self.rebalance_until.is_none() && generation < self.generation {
+        if self.rebalance_until.is_none() && generation < self.generation && member.has_joined {
             // The rebalance that it had joined is over.
             return Joined::Member {
                 generation: self.generation,
@@ -110,6 +118,7 @@ impl Group {
             };
         }
         member.joined = Some(owned.clone());
+        member.has_joined = true;
         self.rebalance_until.get_or_insert(now + REBALANCE_MS);
         self.complete_rebalance(now);
         let member = &self.members[member_id];

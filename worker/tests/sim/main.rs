@@ -5,7 +5,11 @@
 //! `./dev sim --seeds N`, or `cargo test -p guestkit-worker --test sim`.
 
 mod breakage;
+mod broken_rules;
 mod broker;
+#[path = "../contract/mod.rs"]
+mod contract;
+mod contract_on_sim;
 mod dice;
 mod group;
 mod log;
@@ -13,6 +17,7 @@ mod membership;
 mod net;
 mod process;
 mod reading;
+mod regressions;
 mod runs;
 mod workload;
 mod world;

@@ -80,7 +80,7 @@ impl Membership {
             self.waiting = true;
             net.call(move |broker, now| {
                 let id = if id.is_empty() {
-                    broker.group.new_member()
+                    broker.group.new_member(now)
                 } else {
                     id
                 };
@@ -111,7 +111,8 @@ impl Membership {
                 self.joining = true;
                 Vec::new()
             }
-            GroupReply::Heartbeat(_, Err(Refused::UnknownMember | Refused::IllegalGeneration)) => {
+            GroupReply::Heartbeat(_, Err(Refused::UnknownMember | Refused::IllegalGeneration))
+            | GroupReply::Joined(_, Joined::Unknown) => {
                 self.metadata = Metadata::none();
                 self.losing = true;
                 let delay = net.dice.between(0, 400);

@@ -405,10 +405,9 @@ impl Process {
             return;
         }
         let from = fetching.position;
-        let committed = !self.breaks(Breakage::JobsReadUncommitted);
         net.call(move |broker, _| {
             let log = broker.log(Place::Jobs, partition);
-            let fetched = log.fetch(from, FETCH, committed);
+            let fetched = log.fetch(from, FETCH, true);
             Message::Fetched(partition, epoch, session, fetched)
         });
     }

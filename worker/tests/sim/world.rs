@@ -39,6 +39,10 @@ pub(crate) struct Plan {
     pub(crate) strikes: u64,
     /// Longest usual delay of a request.
     pub(crate) slow: i64,
+    /// Cases of a thousand in which a transaction's marker takes long.
+    pub(crate) slow_markers: u64,
+    /// Cases of a thousand in which the broker compacts a ledger when it looks.
+    pub(crate) compaction: u64,
     /// Time between two faults of processes.
     pub(crate) fault_every: Millis,
 }
@@ -67,9 +71,24 @@ impl Plan {
                 breakage,
             },
             strikes: *dice.pick(&[0, 20, 60, 150]),
-            slow: *dice.pick(&[5, 20, 80]),
+            slow: *dice.pick(&[5, 20, 80, 250]),
+            slow_markers: *dice.pick(&[20, 300]),
+            compaction: *dice.pick(&[0, 50, 400]),
             fault_every: *dice.pick(&[700, 2_000, 5_000]),
         }
+    }
+}
+
+impl Plan {
+    /// Everything at once and close together: for rules that are broken on purpose.
+    pub(crate) fn hostile(seed: u64, breakage: Breakage) -> Self {
+        let mut plan = Self::of(seed, Some(breakage));
+        plan.strikes = 120;
+        plan.slow_markers = 300;
+        plan.slow = if seed.is_multiple_of(2) { 80 } else { 250 };
+        plan.fault_every = 1_200;
+        plan.size.slow = 300;
+        plan
     }
 }
 
@@ -233,6 +252,11 @@ impl World {
             Task::BrokerTick => {
                 self.broker.tick(self.now);
                 self.write_markers();
+                if self.dice.permille(self.plan.compaction) {
+                    let slots = u64::from(self.plan.size.slots);
+                    let slot = self.dice.below(slots) as u32;
+                    self.broker.compact(slot);
+                }
                 self.push(BROKER_TICK_MS, Task::BrokerTick);
             }
             Task::Marker(id) => {
@@ -264,7 +288,8 @@ impl World {
 
     fn push_marker(&mut self, id: String) {
         let slow = self.plan.slow;
-        let delay = if self.dice.permille(20) && self.faulty() {
+        let slow_markers = self.plan.slow_markers;
+        let delay = if self.dice.permille(slow_markers) && self.faulty() {
             self.dice.between(0, 900)
         } else {
             self.dice.between(0, slow / 2)
@@ -358,13 +383,7 @@ impl World {
                 self.registry.set_down(true);
                 self.push(restart_in, Task::Registry(false));
             }
-            _ => {
-                let slots = u64::from(self.plan.size.slots);
-                let partition = self.dice.below(slots) as u32;
-                self.broker.compact(partition);
-                let line = format!("ledger {partition} compacted");
-                self.note(line);
-            }
+            _ => self.pause(worker, restart_in),
         }
     }
 

@@ -21,6 +21,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "guestkit-worker",
         "--test",
         "sim",
+        "runs::",
         "--",
         "--nocapture",
     ]);
