@@ -1,6 +1,7 @@
 //! The storage half against real images: corpus, guests, qcow2 fixtures, leaks, mutations.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod build;
 mod containers;
 mod corpus;
 mod ext;
@@ -10,6 +11,8 @@ mod guest_tree;
 mod guest_truth;
 mod host;
 mod isolate;
+mod leaks;
+mod mutated_containers;
 mod mutation;
 mod ntfs;
 mod partitions;
