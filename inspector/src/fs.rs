@@ -5,6 +5,7 @@ pub mod exfat;
 pub mod ext;
 pub mod fat;
 mod kept;
+pub mod iso;
 mod lz;
 pub mod memory;
 mod names;

@@ -4,6 +4,7 @@ use super::Probed;
 use crate::error::{DiskError, Result};
 use crate::fs::exfat::ExFat;
 use crate::fs::fat::Fat;
+use crate::fs::iso::Iso;
 use crate::fs::ntfs::Ntfs;
 use crate::fs::{FileSystem, FileSystemFacts};
 use crate::read_at::Layer;
@@ -16,6 +17,7 @@ pub(super) fn open(layer: &Layer, facts: FileSystemFacts) -> Result<Probed> {
     let reader = match facts.fs_type.as_str() {
         "exfat" => shared(ExFat::open(device, seen)),
         "vfat" => shared(Fat::open(device, seen)),
+        "iso9660" => shared(Iso::open(device, seen)),
         "ntfs" => shared(Ntfs::open(device, seen)),
         _ => return Ok(Probed::unread(facts)),
     };

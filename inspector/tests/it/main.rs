@@ -13,6 +13,7 @@ mod host;
 mod isolate;
 mod leaks;
 mod mutated_containers;
+mod iso;
 mod mutation;
 mod ntfs;
 mod partitions;

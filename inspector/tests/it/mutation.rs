@@ -202,6 +202,14 @@ fn mutated_fat_and_exfat_images() {
 }
 
 #[test]
+fn mutated_iso_images() {
+    let dir = unpack_fixtures("iso");
+    let images = all(dir.path(), "img");
+    let counts = run(&images, &images[0], 500);
+    assert!(counts.iter().sum::<u32>() >= 2000);
+}
+
+#[test]
 fn mutated_ntfs_images() {
     let dir = unpack_fixtures("ntfs");
     let images = all(dir.path(), "img");

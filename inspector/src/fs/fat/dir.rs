@@ -42,18 +42,24 @@ impl Entry {
 
 /// A date and a time of day in seconds since 1970. They are local to a zone that nobody wrote down.
 pub(crate) fn timestamp(date: u16, time: u16) -> i64 {
-    let (year, month, day) = (
-        i64::from(date >> 9),
-        i64::from((date >> 5) & 15),
-        i64::from(date & 31),
-    );
-    if month == 0 || day == 0 {
-        return 0;
+    let year = i64::from(date >> 9).saturating_add(1980);
+    let days = days_since_1970(year, i64::from((date >> 5) & 15), i64::from(date & 31));
+    let (hour, minute) = (i64::from(time >> 11), i64::from((time >> 5) & 63));
+    days.map_or(0, |days| {
+        days.saturating_mul(86_400)
+            .saturating_add(hour.saturating_mul(3600))
+            .saturating_add(minute.saturating_mul(60))
+            .saturating_add(i64::from(time & 31).saturating_mul(2))
+    })
+}
+
+/// Days of the Gregorian calendar; `None` for what is no date.
+pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || !(1600..=9999).contains(&year) {
+        return None;
     }
     // Days of a year that begins in March, so that the leap day is its last one.
-    let year = year
-        .saturating_add(1980)
-        .saturating_sub(i64::from(month < 3));
+    let year = year.saturating_sub(i64::from(month < 3));
     let march = month.saturating_add(9) % 12;
     let of_year = march.saturating_mul(153).saturating_add(2) / 5;
     let leaps = (year / 4)
@@ -63,17 +69,8 @@ pub(crate) fn timestamp(date: u16, time: u16) -> i64 {
         .saturating_mul(365)
         .saturating_add(leaps)
         .saturating_add(of_year)
-        .saturating_add(day)
-        .saturating_sub(719_469);
-    let (hour, minute, pair) = (
-        i64::from(time >> 11),
-        i64::from((time >> 5) & 63),
-        i64::from(time & 31),
-    );
-    days.saturating_mul(86_400)
-        .saturating_add(hour.saturating_mul(3600))
-        .saturating_add(minute.saturating_mul(60))
-        .saturating_add(pair.saturating_mul(2))
+        .saturating_add(day);
+    Some(days.saturating_sub(719_469))
 }
 
 /// A raw entry with the names that belong to it.
