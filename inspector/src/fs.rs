@@ -12,6 +12,7 @@ mod names;
 pub mod ntfs;
 pub(crate) mod pieces;
 pub mod xfs;
+pub mod squashfs;
 
 use crate::error::Result;
 use std::ops::ControlFlow;

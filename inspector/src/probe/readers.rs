@@ -6,6 +6,7 @@ use crate::fs::exfat::ExFat;
 use crate::fs::fat::Fat;
 use crate::fs::iso::Iso;
 use crate::fs::ntfs::Ntfs;
+use crate::fs::squashfs::Squashfs;
 use crate::fs::{FileSystem, FileSystemFacts};
 use crate::read_at::Layer;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(super) fn open(layer: &Layer, facts: FileSystemFacts) -> Result<Probed> {
         "vfat" => shared(Fat::open(device, seen)),
         "iso9660" => shared(Iso::open(device, seen)),
         "ntfs" => shared(Ntfs::open(device, seen)),
+        "squashfs" => shared(Squashfs::open(device, seen)),
         _ => return Ok(Probed::unread(facts)),
     };
     let mut probed = Probed::unread(facts);

@@ -174,6 +174,42 @@ fn xfs_and_btrfs_trees_are_identical() {
     }
 }
 
+/// Trees of all squashfs file systems of valid raw and qcow2 images.
+#[test]
+fn squashfs_trees_are_identical() {
+    let counts = trees("squashfs");
+    assert!(
+        counts.keys().all(|answer| answer == "identical"),
+        "{counts:?}"
+    );
+}
+
+/// The fsck.fat cases: circles, chains to free clusters and to other files, bad names. Sizes bound
+/// the chains, so that what is left is read.
+#[test]
+fn damaged_fat_images_end_with_an_answer() {
+    let Some(dir) = corpus("damaged FAT images") else {
+        return;
+    };
+    let mut images = 0;
+    for row in manifest(&dir) {
+        if row.kind != "corrupt" || row.filesystem != "vfat" {
+            continue;
+        }
+        #[allow(clippy::disallowed_methods)] // a test may look at the clock
+        let start = Instant::now();
+        let examined = examine(&dir, &row).unwrap().unwrap();
+        for m in &examined.mountable {
+            let (tree, errors) = walk(m.reader.as_ref(), true);
+            println!("{}: {} entries, {errors:?}", row.path, tree.len());
+            assert!(!tree.is_empty(), "{}", row.path);
+        }
+        assert!(start.elapsed() < WALL, "{}", row.path);
+        images += 1;
+    }
+    assert!(images >= 7);
+}
+
 /// Compares all trees of file systems whose type begins with `prefix`.
 fn trees(prefix: &str) -> BTreeMap<String, u32> {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();

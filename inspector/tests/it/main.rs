@@ -19,6 +19,7 @@ mod ntfs;
 mod partitions;
 mod qcow2;
 mod registry;
+mod squashfs;
 mod support;
 mod truth;
 mod windows;

@@ -210,6 +210,14 @@ fn mutated_iso_images() {
 }
 
 #[test]
+fn mutated_squashfs_images() {
+    let dir = unpack_fixtures("squashfs");
+    let images = all(dir.path(), "img");
+    let counts = run(&images, &images[0], 300);
+    assert!(counts.iter().sum::<u32>() >= 2000);
+}
+
+#[test]
 fn mutated_ntfs_images() {
     let dir = unpack_fixtures("ntfs");
     let images = all(dir.path(), "img");

@@ -151,10 +151,9 @@ impl Link {
             match flags & 0x0e {
                 2 => target.extend(b"."),
                 4 => target.extend(b".."),
-                8 => {
-                    target.clear();
-                    target.push(b'/');
-                }
+                // The root; genisoimage writes it for two slashes in a row as well.
+                8 if target.last() == Some(&b'/') => {}
+                8 => target.push(b'/'),
                 _ => target.extend(content),
             }
             self.goes_on = flags & 1 != 0;
