@@ -6,10 +6,10 @@ use crate::report::{Group, User};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// Groups whose members become root by sudo on Debian, Ubuntu and Red Hat.
-const ADMIN_GROUPS: [&str; 3] = ["sudo", "wheel", "admin"];
+/// Keys of one user that are reported.
+const KEYS_MAX: usize = 1_000;
 /// Users that are reported.
 const USERS_MAX: usize = 100_000;
 
@@ -18,15 +18,20 @@ type Password = (Option<&'static str>, Option<&'static str>);
 pub(super) fn read(scope: &mut Scope<'_>) -> Result<(Vec<User>, Vec<Group>)> {
     let groups = groups(scope);
     let passwords = passwords(scope);
-    let admins: BTreeSet<&str> = groups
+    let trusted = super::security::sudoers::read(scope).trusted();
+    let trusted_groups: Vec<&Group> = groups
         .iter()
-        .filter(|group| ADMIN_GROUPS.contains(&group.name.as_str()))
-        .flat_map(|group| group.members.iter().map(String::as_str))
+        .filter(|group| trusted.groups.contains(&group.name))
         .collect();
-    let sudoers: BTreeSet<String> = super::security::sudoers(scope)
-        .iter()
-        .filter_map(|rule| rule.split_whitespace().next().map(str::to_owned))
-        .collect();
+    let may_sudo = |name: &str, uid: u32, gid: u32| {
+        let is_member =
+            |group: &&Group| group.gid == gid || group.members.iter().any(|member| member == name);
+        uid == 0
+            || trusted.all
+            || trusted.users.contains(name)
+            || trusted.users.contains(&format!("#{uid}"))
+            || trusted_groups.iter().any(is_member)
+    };
     let text = scope.text("/etc/passwd").unwrap_or_default();
     let mut users = Vec::new();
     for line in text
@@ -69,7 +74,7 @@ pub(super) fn read(scope: &mut Scope<'_>) -> Result<(Vec<User>, Vec<Group>)> {
             shell: clean(shell),
             password,
             password_algorithm,
-            sudo: uid == 0 || admins.contains(name) || sudoers.contains(*name),
+            sudo: may_sudo(name, uid, gid),
             ssh_keys: Vec::new(),
         });
     }
@@ -145,6 +150,9 @@ fn algorithm(hash: &str) -> Option<&'static str> {
         "2a" | "2b" | "2x" | "2y" => Some("bcrypt"),
         "5" => Some("sha256"),
         "6" => Some("sha512"),
+        "sha1" => Some("sha1"),
+        "argon2i" | "argon2d" | "argon2id" => Some("argon2"),
+        "3" => Some("nt"),
         "7" => Some("scrypt"),
         "y" => Some("yescrypt"),
         "gy" => Some("gost-yescrypt"),
@@ -157,8 +165,11 @@ fn ssh_keys(scope: &mut Scope<'_>, home: &str) -> Vec<String> {
     let text = scope
         .text(&format!("{home}/.ssh/authorized_keys"))
         .unwrap_or_default();
+    // OpenSSH still reads the older second name by default.
+    let second = scope.text(&format!("{home}/.ssh/authorized_keys2"));
     let mut keys: Vec<String> = text
         .lines()
+        .chain(second.as_deref().unwrap_or_default().lines())
         .filter(|line| !line.trim_start().starts_with('#'))
         .filter_map(|line| {
             // Options may come first: the key is the word behind its type.
@@ -174,6 +185,8 @@ fn ssh_keys(scope: &mut Scope<'_>, home: &str) -> Vec<String> {
         })
         .collect();
     keys.sort_unstable();
+    keys.dedup();
+    keys.truncate(KEYS_MAX);
     keys
 }
 
@@ -190,5 +203,57 @@ mod tests {
         assert_eq!(state("$6$salt$hash"), (Some("set"), Some("sha512")));
         assert_eq!(state("!$y$j9T$x$y"), (Some("locked"), Some("yescrypt")));
         assert_eq!(state("abcdefghijklm"), (Some("set"), Some("des")));
+    }
+}
+
+#[cfg(test)]
+mod tree_tests {
+    use super::*;
+    use crate::fs::memory::MemoryTree;
+    use crate::guest::tests::{warned, with_scope};
+
+    #[test]
+    fn sudo_comes_from_the_rules_and_no_hash_comes_out() {
+        let tree = MemoryTree::of(&[
+            (
+                "/etc/passwd",
+                "root:x:0:0:root:/root:/bin/bash\nal:x:1000:1000:Al:/home/al:/bin/sh\nbo:x:1001:10::/home/bo:/bin/sh\nold:$1$abc$def:5:5::/:/bin/sh\n",
+            ),
+            (
+                "/etc/shadow",
+                "root:*:1::::::\nal:$6$SALT$HASH:1::::::\nbo:!$y$SALT$HASH:1::::::\n",
+            ),
+            ("/etc/group", "wheel:x:10:al\nroot:x:0:\n"),
+            ("/etc/sudoers", "# %wheel ALL=(ALL) ALL\nbo ALL=(ALL) ALL\n"),
+            (
+                "/home/al/.ssh/authorized_keys",
+                "# c\nfrom=\"10.0.0.1\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== a@b\n",
+            ),
+        ]);
+        let (users, groups) = with_scope(tree, |scope| read(scope).unwrap());
+        let rows: Vec<_> = users
+            .iter()
+            .map(|u| (&*u.name, u.password, u.password_algorithm, u.sudo))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("root", Some("none"), None, true),
+                ("old", Some("set"), Some("md5"), false),
+                ("al", Some("set"), Some("sha512"), false),
+                ("bo", Some("locked"), Some("yescrypt"), true),
+            ]
+        );
+        assert!(users[2].ssh_keys[0].starts_with("SHA256:"));
+        let text = serde_json::to_string(&(users, groups)).unwrap();
+        assert!(!text.contains("HASH") && !text.contains("SALT") && !text.contains("$1$"));
+    }
+
+    #[test]
+    fn lines_that_are_none_are_told() {
+        let tree = MemoryTree::of(&[("/etc/passwd", "a:b\nc:x:y:0::/:/bin/sh\n")]);
+        let ((users, _), warnings) = warned(tree, |scope| read(scope).unwrap());
+        assert!(users.is_empty());
+        assert_eq!(warnings.len(), 2);
     }
 }

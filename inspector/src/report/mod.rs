@@ -407,8 +407,45 @@ pub struct Security {
     pub apparmor: bool,
     /// sysctl settings; the last file wins.
     pub sysctl: BTreeMap<String, String>,
-    /// Rules of sudoers, without comments and defaults.
+    /// Rules of sudoers, without comments, defaults and aliases.
     pub sudoers: Vec<String>,
+    /// Name of SELinux' policy: targeted, mls, ….
+    pub selinux_policy: Option<String>,
+    /// Modules of PAM services, without their arguments.
+    pub pam: Vec<PamService>,
+    /// Files that give rights away; only after a deep scan.
+    pub files: Option<RightsFiles>,
+}
+
+/// A service of PAM.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PamService {
+    /// File name in pam.d.
+    pub name: String,
+    /// Type, control and module of each line, in their order.
+    pub rules: Vec<String>,
+}
+
+/// Files that give rights away, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RightsFiles {
+    /// Set-uid files.
+    pub suid: Vec<String>,
+    /// Set-gid programs.
+    pub sgid: Vec<String>,
+    /// Files and directories that everybody may write; not those with the sticky bit.
+    pub world_writable: Vec<String>,
+    /// Programs with capabilities.
+    pub capabilities: Vec<CapableFile>,
+}
+
+/// A program with capabilities.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct CapableFile {
+    /// Path.
+    pub path: String,
+    /// Permitted capabilities: `cap_net_raw`.
+    pub capabilities: Vec<String>,
 }
 
 /// A Match block of sshd.
