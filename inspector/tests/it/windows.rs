@@ -546,6 +546,119 @@ fn what_is_not_asked_for_is_not_read() {
     assert!(few < all, "{few} of {all}");
 }
 
+/// SYSTEM and SAM of a real Windows 7, told by hivex: the layout of accounts and groups is not only
+/// what the fixtures' maker believes. `Members` of the SAM lists memberships a second time.
+#[test]
+fn hives_of_a_real_windows_7() {
+    let Some(dir) = corpus("hives of a real Windows 7") else {
+        return;
+    };
+    let fixtures = unpack_fixtures("windows");
+    let read = |name: &str| {
+        let mut bytes = Vec::new();
+        let mut file = decompress(&dir.join(name)).unwrap();
+        std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+        bytes
+    };
+    let software = std::fs::read(fixtures.path().join("SOFTWARE")).unwrap();
+    let files = [
+        ("Windows/System32/config/SOFTWARE", software),
+        ("Windows/System32/config/SYSTEM", read("regipy/SYSTEM.xz")),
+        ("Windows/System32/config/SAM", read("regipy/SAM.xz")),
+    ];
+    let (_, doc) = report(
+        examined(Tree::new(&files), "dos"),
+        &InspectOptions::default(),
+    );
+    for (section, coverage) in doc["coverage"].as_object().unwrap() {
+        assert_eq!(coverage, "ok", "{section}: {:#}", doc["warnings"]);
+    }
+    same(
+        &doc["os"][0],
+        json!({"hostname": "WKS-WIN732BITA", "arch": "i386", "timezone": "Eastern Standard Time"}),
+        "os",
+    );
+    let mut starts = std::collections::BTreeMap::new();
+    for unit in doc["services"]["units"].as_array().unwrap() {
+        let state = unit["state"]
+            .as_str()
+            .unwrap()
+            .replace("delayed", "automatic");
+        *starts.entry(state).or_insert(0) += 1;
+    }
+    let starts: Vec<_> = starts.into_iter().collect();
+    let expected = [
+        ("automatic", 61),
+        ("boot", 36),
+        ("disabled", 9),
+        ("manual", 282),
+        ("system", 28),
+    ];
+    assert_eq!(starts, expected.map(|(state, n)| (state.to_owned(), n)));
+    let accounts: Vec<_> = doc["windows"]["accounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| {
+            json!([
+                a["rid"],
+                a["name"],
+                a["disabled"],
+                a["password"],
+                a["administrator"],
+                a["logins"]
+            ])
+        })
+        .collect();
+    assert_eq!(
+        Value::from(accounts),
+        json!([
+            [500, "Administrator", true, "set", true, 6],
+            [501, "Guest", true, "empty", false, 0],
+            [1000, "Preston", false, "set", true, 4],
+        ])
+    );
+    let groups: Vec<_> = doc["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|group| group["members"] != json!([]))
+        .map(|group| json!([group["gid"], group["name"], group["members"]]))
+        .collect();
+    assert_eq!(
+        Value::from(groups),
+        json!([
+            [544, "Administrators", ["Administrator", "Preston"]],
+            [545, "Users", ["Preston", "S-1-5-11", "S-1-5-4"]],
+            [546, "Guests", ["Guest"]],
+            [568, "IIS_IUSRS", ["S-1-5-17"]],
+        ])
+    );
+    assert_eq!(doc["groups"].as_array().unwrap().len(), 14);
+    let interfaces: Vec<_> = doc["network"]["interfaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| {
+            json!([
+                i["addresses"][0].as_str().unwrap().split('/').next(),
+                i["gateways"]
+            ])
+        })
+        .collect();
+    assert_eq!(interfaces.len(), 2);
+    assert!(interfaces.contains(&json!(["10.3.58.5", ["10.3.58.1"]])));
+    assert!(interfaces.contains(&json!(["192.168.1.123", ["192.168.1.1"]])));
+    assert_eq!(doc["windows"]["rdp"]["enabled"], true);
+    let letters: Vec<_> = doc["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["target"])
+        .collect();
+    assert_eq!(letters, ["A:", "C:", "D:", "E:"]);
+}
+
 /// The corpus' Windows 11: everything that its registry exports and virt-inspector say.
 #[test]
 fn the_guest_of_the_corpus_agrees_with_its_truth() {

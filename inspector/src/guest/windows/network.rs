@@ -29,6 +29,10 @@ pub(super) fn read(
         let place = format!("{}\\{path}\\Interfaces", hive.name);
         for interface in &interfaces {
             network.dns.extend(interface.dns.iter().cloned());
+            // The loopback and adapters that were never set up have a key too.
+            if !interface.dhcp && interface.addresses.is_empty() {
+                continue;
+            }
             network.interfaces.push(Interface {
                 name: interface
                     .name
