@@ -14,8 +14,13 @@ use std::sync::{Mutex, PoisonError};
 const PAGE: u64 = 4_096;
 /// 2 MiB of pages, at fixed places by page number: enough for the paths of a report.
 const PAGES: usize = 512;
-/// Cells read of one hive: some four times what a whole SOFTWARE hive of 100 MB has.
-const CELLS_MAX: u64 = 8_000_000;
+/// Cells read of one hive: more than a whole SOFTWARE hive of 65 MB has, key by key.
+const CELLS_MAX: u64 = 2_000_000;
+/// Elements of lists that count as one cell.
+const ELEMENTS_PER_CELL: usize = 16;
+/// Pages spare reads below, and with them the checks of budgets: every so many cells one read goes
+/// past them.
+const CELLS_PER_CHECK: u64 = 256;
 /// A bin's header stands where no cell may ("Hive bin").
 const BIN_HEADER: u32 = 32;
 /// The oldest format that has cells as they are today.
@@ -143,11 +148,7 @@ impl Hive {
 
     /// Finds a cell and checks its size field ("Cell").
     pub(super) fn cell(&self, offset: u32) -> Result<Cell> {
-        if self.cells.fetch_add(1, Ordering::Relaxed) >= CELLS_MAX {
-            return Err(DiskError::OverBudget {
-                budget: format!("{CELLS_MAX} cells of a registry hive"),
-            });
-        }
+        self.charge(1)?;
         if offset < BIN_HEADER || !offset.is_multiple_of(8) {
             return Err(corrupt(offset, "no offset of a cell"));
         }
@@ -169,6 +170,30 @@ impl Hive {
             start: u64::from(offset).saturating_add(4),
             len: size(len).saturating_sub(4),
         })
+    }
+
+    /// Counts elements of a list that was read: lists of many elements may be read many times.
+    pub(super) fn charge_list(&self, elements: usize) -> Result<()> {
+        self.charge(wide(elements / ELEMENTS_PER_CELL))
+    }
+
+    fn charge(&self, cells: u64) -> Result<()> {
+        let before = self.cells.fetch_add(cells, Ordering::Relaxed);
+        let after = before.saturating_add(cells);
+        if after > CELLS_MAX {
+            return Err(DiskError::OverBudget {
+                budget: format!("{CELLS_MAX} cells of a registry hive"),
+            });
+        }
+        if before / CELLS_PER_CHECK != after / CELLS_PER_CHECK {
+            let mut unit = [0; 512];
+            if let Err(error) = self.bins.read(0, &mut unit) {
+                // Late or cancelled: nothing more of this hive.
+                self.cells.store(CELLS_MAX, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// The first bytes of a cell, at most `cap`.

@@ -45,6 +45,7 @@ fn leaf(hive: &Hive, offset: u32, items: &mut Vec<Item>) -> Result<Option<Vec<u3
         b"li" | b"ri" => 4_usize,
         _ => return Err(corrupt(offset, "no list of subkeys")),
     };
+    hive.charge_list(count)?;
     let elements = record.slice(4, count.saturating_mul(width))?;
     let mut leaves = Vec::new();
     for element in elements.chunks_exact(width) {

@@ -391,6 +391,43 @@ fn wander(hive: &Hive, keys: usize) -> usize {
     seen
 }
 
+/// A layer that fails as a used-up budget does, once it is told to.
+struct Late(Memory, std::sync::atomic::AtomicBool);
+
+impl guestkit_inspector::read_at::ReadAt for Late {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn read_exact_at(&self, position: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        if self.1.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(DiskError::OverBudget {
+                budget: "1 ms".to_owned(),
+            });
+        }
+        self.0.read_exact_at(position, buf)
+    }
+}
+
+/// Pages of a hive are kept, so its cells cost no reads below: lateness must stop it all the same.
+#[test]
+fn a_budget_stops_work_that_reads_nothing() {
+    let dir = unpack_fixtures("windows");
+    let bytes = std::fs::read(dir.path().join("SYSTEM")).unwrap();
+    let late = Arc::new(Late(
+        Memory(bytes),
+        std::sync::atomic::AtomicBool::new(false),
+    ));
+    let hive = Hive::open(late.clone(), || Ok(Vec::new())).unwrap();
+    assert_eq!(walk(&hive).errors, 0);
+    late.1.store(true, std::sync::atomic::Ordering::Relaxed);
+    let failed = (0..300).find(|_| hive.root().is_err());
+    assert!(failed.is_some_and(|n| n <= 256), "{failed:?}");
+    assert!(
+        (0..300).all(|_| hive.root().is_err()),
+        "and nothing after it"
+    );
+}
+
 /// 6,000 hives with flipped bytes, their logs too.
 #[test]
 fn mutated_hives_end() {

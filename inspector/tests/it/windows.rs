@@ -546,6 +546,77 @@ fn what_is_not_asked_for_is_not_read() {
     assert!(few < all, "{few} of {all}");
 }
 
+/// 600 reports over hives with flipped bytes: no panic, each in bounded time.
+#[test]
+fn reports_of_mutated_hives_end() {
+    let dir = unpack_fixtures("windows");
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let (software, system, sam, user) = (
+        read("SOFTWARE"),
+        read("SYSTEM"),
+        read("SAM"),
+        read("NTUSER.DAT"),
+    );
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut partial = 0;
+    for seed in 0..600_u32 {
+        let mut flip = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            for _ in 0..1 << (seed % 8) {
+                // The base block stays whole: most would end there.
+                let at = 4096 + random() as usize % (bytes.len() - 4096);
+                bytes[at] ^= 1 << (random() % 8);
+            }
+            bytes
+        };
+        let files = [
+            ("Windows/System32/config/SOFTWARE", flip(&software)),
+            ("Windows/System32/config/SYSTEM", flip(&system)),
+            ("Windows/System32/config/SAM", flip(&sam)),
+            ("Users/Zoë/NTUSER.DAT", flip(&user)),
+        ];
+        #[allow(clippy::disallowed_methods)] // a test may look at the clock
+        let start = std::time::Instant::now();
+        let (_, doc) = report(
+            examined(Tree::new(&files), "dos"),
+            &InspectOptions::default(),
+        );
+        assert!(start.elapsed() < Duration::from_secs(5), "seed {seed}");
+        partial += usize::from(!doc["warnings"].as_array().unwrap().is_empty());
+    }
+    println!("600 reports of mutated hives, {partial} with warnings");
+    assert!((100..600).contains(&partial), "{partial}");
+}
+
+/// Lists whose keys lead back to the root.
+#[test]
+fn cells_in_circles_end() {
+    let dir = unpack_fixtures("windows");
+    let mut software = std::fs::read(dir.path().join("SOFTWARE")).unwrap();
+    // Every list of subkeys has its first element point to the root key.
+    let root = software[36..40].to_vec();
+    for at in (4096..software.len() - 16).step_by(8) {
+        if software[at + 4..at + 6] == *b"lh" {
+            software[at + 8..at + 12].copy_from_slice(&root);
+        }
+    }
+    let files = [("Windows/System32/config/SOFTWARE", software)];
+    #[allow(clippy::disallowed_methods)] // a test may look at the clock
+    let start = std::time::Instant::now();
+    let (_, doc) = report(
+        examined(Tree::new(&files), "dos"),
+        &InspectOptions::default(),
+    );
+    assert_eq!(doc["os"][0]["type"], "windows");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
 /// SYSTEM and SAM of a real Windows 7, told by hivex: the layout of accounts and groups is not only
 /// what the fixtures' maker believes. `Members` of the SAM lists memberships a second time.
 #[test]

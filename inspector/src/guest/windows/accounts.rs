@@ -24,6 +24,8 @@ const ADMINISTRATORS: u32 = 544;
 const NONE: u32 = 513;
 /// Accounts that are reported.
 const ACCOUNTS_MAX: usize = 100_000;
+/// Groups of one domain.
+const GROUPS_MAX: usize = 10_000;
 /// Largest `V` and `C` value: Windows writes a few hundred bytes, a large group some 100 KiB.
 const VALUE_MAX: usize = 4 << 20;
 /// Offsets in `V` count from here.
@@ -70,11 +72,14 @@ pub(super) fn read(reader: &mut Reader, system: &System, profiles: &[Profile]) -
         }
         only_named(reader, &users, profiles, &mut out.accounts);
     }
+    let paths: BTreeMap<Option<u32>, &str> = profiles
+        .iter()
+        .filter(|profile| is_local(&profile.sid) && profile.rid.is_some())
+        .map(|profile| (profile.rid, profile.windows_path.as_str()))
+        .collect();
     for account in &mut out.accounts {
-        let profile = profiles
-            .iter()
-            .find(|profile| is_local(&profile.sid) && profile.rid == account.rid);
-        account.profile = profile.map(|profile| profile.windows_path.clone());
+        let path = paths.get(&account.rid);
+        account.profile = path.map(|path| (*path).to_owned());
         if let Some(rid) = account.rid {
             names.insert(rid, account.name.clone());
         }
@@ -84,7 +89,7 @@ pub(super) fn read(reader: &mut Reader, system: &System, profiles: &[Profile]) -
         let Some(aliases) = reader.key(sam, &format!("{domain}\\Aliases")) else {
             continue;
         };
-        for key in reader.subkeys(&aliases) {
+        for key in reader.subkeys(&aliases).into_iter().take(GROUPS_MAX) {
             let Ok(rid) = u32::from_str_radix(key.name(), 16) else {
                 continue;
             };
@@ -140,27 +145,27 @@ fn only_named(
     let Some(names) = reader.below(users, "Names") else {
         return;
     };
+    let mut rids: BTreeSet<u32> = accounts.iter().filter_map(|account| account.rid).collect();
+    let mut there: BTreeSet<String> = accounts
+        .iter()
+        .map(|account| account.name.clone())
+        .collect();
+    let known: BTreeMap<String, u32> = profiles
+        .iter()
+        .filter(|profile| is_local(&profile.sid))
+        .filter_map(|profile| Some((profile.name.to_lowercase(), profile.rid?)))
+        .chain(WELL_KNOWN.map(|(name, rid)| (name.to_owned(), rid)))
+        .collect();
     for key in reader.subkeys(&names).into_iter().take(ACCOUNTS_MAX) {
         let name = clean(key.name());
         let typed = reader
             .values(&key)
             .get("")
             .map(|value| value.kind().number());
-        let known = || {
-            let lower = name.to_lowercase();
-            let known = WELL_KNOWN.iter().find(|(known, _)| *known == lower);
-            known.map(|(_, rid)| *rid).or_else(|| {
-                let profile = profiles
-                    .iter()
-                    .find(|profile| is_local(&profile.sid) && profile.name.to_lowercase() == lower);
-                profile.and_then(|profile| profile.rid)
-            })
-        };
-        let rid = typed.or_else(known);
-        let there = accounts
-            .iter()
-            .any(|account| account.rid == rid && rid.is_some() || account.name == name);
-        if there {
+        let rid = typed.or_else(|| known.get(&name.to_lowercase()).copied());
+        let new_name = there.insert(name.clone());
+        let new_rid = rid.is_none_or(|rid| rids.insert(rid));
+        if !new_name || !new_rid {
             continue;
         }
         accounts.push(Account {

@@ -9,6 +9,8 @@ use crate::report::MountEntry;
 
 /// Longest entry that is read: device paths have some hundred characters.
 const ENTRY_MAX: usize = 64 << 10;
+/// There are 26 letters.
+const LETTERS_MAX: usize = 100;
 const PREFIX: &str = "\\DosDevices\\";
 
 pub(super) fn read(reader: &mut Reader, system: &System, layers: &Layers) -> Vec<MountEntry> {
@@ -24,6 +26,7 @@ pub(super) fn read(reader: &mut Reader, system: &System, layers: &Layers) -> Vec
                 .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
         })
         .map(str::to_owned)
+        .take(LETTERS_MAX)
         .collect();
     let mut entries = Vec::new();
     for name in letters {

@@ -12,7 +12,7 @@ const CONNECTIONS: &str = "Control\\Network\\{4D36E972-E325-11CE-BFC1-08002BE103
 const FIREWALL: &str = "Services\\SharedAccess\\Parameters\\FirewallPolicy";
 const FIREWALL_POLICY: &str = "Policies\\Microsoft\\WindowsFirewall";
 /// Interfaces of one system, those of removed adapters included.
-const INTERFACES_MAX: usize = 10_000;
+const INTERFACES_MAX: usize = 1_000;
 
 pub(super) fn read(
     scope: &mut Scope<'_>,

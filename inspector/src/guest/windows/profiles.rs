@@ -5,6 +5,9 @@ use super::system::System;
 
 const PROFILE_LIST: &str = "Microsoft\\Windows NT\\CurrentVersion\\ProfileList";
 
+/// Profiles of one system: terminal servers have some thousand.
+const PROFILES_MAX: usize = 20_000;
+
 /// A user's profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Profile {
@@ -29,7 +32,7 @@ pub(super) fn read(
         return Vec::new();
     };
     let mut profiles = Vec::new();
-    for key in reader.subkeys(&list) {
+    for key in reader.subkeys(&list).into_iter().take(PROFILES_MAX) {
         let values = reader.values(&key);
         let Some(windows_path) = values.text(reader, "ProfileImagePath") else {
             continue;
