@@ -27,6 +27,7 @@ fn main() -> Result<()> {
         let request = Request {
             roots: &roots,
             path: Path::new(path.file_name().unwrap_or_default()),
+            further: &[],
             format: None,
             limits: Limits::default(),
             cancelled: Arc::new(AtomicBool::new(false)),

@@ -4,15 +4,15 @@ pub mod btrfs;
 pub mod exfat;
 pub mod ext;
 pub mod fat;
-mod kept;
 pub mod iso;
+mod kept;
 mod lz;
 pub mod memory;
 mod names;
 pub mod ntfs;
 pub(crate) mod pieces;
-pub mod xfs;
 pub mod squashfs;
+pub mod xfs;
 
 use crate::error::Result;
 use std::ops::ControlFlow;

@@ -9,7 +9,7 @@ use crate::report::{InspectMetrics, InspectReport};
 use crate::source::{HostOpener, HostRoots, Reading};
 use crate::task::{self, Task};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,6 +19,8 @@ pub struct Request<'a> {
     pub roots: &'a HostRoots,
     /// The image.
     pub path: &'a Path,
+    /// Images of further disks of the same machine, in their order: `/dev/sdb` and so on.
+    pub further: &'a [PathBuf],
     /// Its format, if the caller knows it; it must agree with what is found.
     pub format: Option<&'a str>,
     /// Budgets.
@@ -37,9 +39,9 @@ pub fn inspect(
     options: &InspectOptions,
     progress: &dyn Fn(&'static str),
 ) -> Result<(InspectReport, InspectMetrics)> {
-    let (budget, container) = open(request, progress)?;
+    let (budget, containers) = open(request, progress)?;
     progress("layers");
-    let examined = layers::examine(&container)?;
+    let examined = layers::examine_all(&containers)?;
     if !examined.layers.recognised {
         return Err(unrecognised());
     }
@@ -57,8 +59,8 @@ pub fn answer(
     out: &mut dyn Write,
     progress: &dyn Fn(&'static str),
 ) -> Result<InspectMetrics> {
-    let (budget, container) = open(request, progress)?;
-    task::perform(task, &container, out, progress)?;
+    let (budget, containers) = open(request, progress)?;
+    task::perform(task, &containers, out, progress)?;
     Ok(metrics(&budget))
 }
 
@@ -68,14 +70,14 @@ pub(crate) fn answer_within(
     task: &Task,
     out: &mut dyn Write,
     progress: &dyn Fn(&'static str),
-    open: impl FnOnce(&Reading) -> Result<Container>,
+    open: impl FnOnce(&Reading) -> Result<Vec<Container>>,
 ) -> Result<InspectMetrics> {
     let never = Arc::new(AtomicBool::new(false));
     let budget = Budget::new(limits, crate::clock::monotonic(), never);
     let reading = Reading::new(Arc::clone(&budget));
     progress("open");
-    let container = open(&reading)?;
-    task::perform(task, &container, out, progress)?;
+    let containers = open(&reading)?;
+    task::perform(task, &containers, out, progress)?;
     Ok(metrics(&budget))
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn unrecognised() -> DiskError {
 fn open(
     request: &Request<'_>,
     progress: &dyn Fn(&'static str),
-) -> Result<(Arc<Budget>, Container)> {
+) -> Result<(Arc<Budget>, Vec<Container>)> {
     let budget = Budget::new(
         request.limits,
         crate::clock::monotonic(),
@@ -98,13 +100,18 @@ fn open(
     );
     let reading = Reading::new(Arc::clone(&budget));
     progress("open");
-    let opener = HostOpener {
-        roots: request.roots,
-        path: request.path,
-        reading: &reading,
-    };
-    let container = container::open(&opener, request.format)?;
-    Ok((budget, container))
+    let mut containers = Vec::new();
+    for path in std::iter::once(request.path).chain(request.further.iter().map(PathBuf::as_path)) {
+        let opener = HostOpener {
+            roots: request.roots,
+            path,
+            reading: &reading,
+        };
+        // What the caller knows of the format, it knows of the first.
+        let format = request.format.filter(|_| containers.is_empty());
+        containers.push(container::open(&opener, format)?);
+    }
+    Ok((budget, containers))
 }
 
 fn metrics(budget: &Budget) -> InspectMetrics {

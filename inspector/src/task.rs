@@ -85,12 +85,12 @@ const DEPTH_MAX: usize = 512;
 /// path or a device that is not there; `Io` when `out` cannot take the answer.
 pub fn perform(
     task: &Task,
-    container: &Container,
+    containers: &[Container],
     out: &mut dyn Write,
     progress: &dyn Fn(&'static str),
 ) -> Result<()> {
     progress("layers");
-    let examined = layers::examine(container)?;
+    let examined = layers::examine_all(containers)?;
     if !examined.layers.recognised {
         return Err(crate::inspect::unrecognised());
     }

@@ -112,10 +112,12 @@ fn serve() -> io::Result<()> {
         }
         Work::Task {
             task,
+            disks,
             format,
             limits,
         } => answer(
             files,
+            &disks,
             &task,
             format.as_deref(),
             limits.into(),
@@ -150,6 +152,7 @@ fn say(answers: &RefCell<BufWriter<File>>, frame: &Frame) -> io::Result<()> {
 
 fn answer(
     files: Vec<ChainFile>,
+    disks: &[usize],
     task: &Task,
     format: Option<&str>,
     limits: Limits,
@@ -170,8 +173,17 @@ fn answer(
     let mut capped = Capped::new(&mut out, limits.output);
     let result =
         inspect::answer_within(limits, task, &mut capped, &progress, |reading: &Reading| {
-            let opener = ChainOpener { files, reading };
-            container::open(&opener, format)
+            let mut files = files.into_iter();
+            let mut containers = Vec::new();
+            for count in disks {
+                let opener = ChainOpener {
+                    files: files.by_ref().take(*count).collect(),
+                    reading,
+                };
+                let format = format.filter(|_| containers.is_empty());
+                containers.push(container::open(&opener, format)?);
+            }
+            Ok(containers)
         });
     out.flush()?;
     if let Some(error) = broken {

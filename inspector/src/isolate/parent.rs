@@ -58,7 +58,13 @@ pub(super) fn answer(
     progress: &dyn Fn(&str),
 ) -> Result<InspectMetrics, Failure> {
     progress("open");
-    let chain = container::open_chain(request.roots, request.path)?;
+    let mut chain = container::open_chain(request.roots, request.path)?;
+    let mut disks = vec![chain.len()];
+    for path in request.further {
+        let more = container::open_chain(request.roots, path)?;
+        disks.push(more.len());
+        chain.extend(more);
+    }
     if request.cancelled.load(Ordering::Relaxed) {
         return Err(Failure::Cancelled);
     }
@@ -66,6 +72,7 @@ pub(super) fn answer(
     let links = chain.iter().map(|one| one.link.clone()).collect();
     let work = Work::Task {
         task: Box::new(task.clone()),
+        disks,
         format: request.format.map(str::to_owned),
         limits: request.limits.into(),
     };

@@ -42,6 +42,8 @@ pub(super) enum Work {
     /// Answer a task.
     Task {
         task: Box<Task>,
+        /// How many of the files each disk of the machine has.
+        disks: Vec<usize>,
         format: Option<String>,
         limits: WireLimits,
     },

@@ -17,6 +17,7 @@ fn report(root: &Path, name: &str) -> InspectReport {
     let request = Request {
         roots: &roots,
         path: Path::new(name),
+        further: &[],
         format: None,
         limits: Limits::default(),
         cancelled: Arc::new(AtomicBool::new(false)),

@@ -38,6 +38,7 @@ fn run(
     let request = Request {
         roots: &roots,
         path: Path::new(name),
+        further: &[],
         format: None,
         limits,
         cancelled: Arc::clone(cancelled),

@@ -1,6 +1,6 @@
 //! Windows guests: the fixture's hives in a tree of their own, and the corpus' guest.
 
-use crate::support::{corpus, open_host, unpack_fixtures};
+use crate::support::{corpus, decompress, open_host, unpack_fixtures};
 use guestkit_inspector::error::{DiskError, Result};
 use guestkit_inspector::fs::{DirEntry, FileSystem, FileSystemFacts, Metadata, NodeId, NodeKind};
 use guestkit_inspector::guest::{InspectOptions, describe};

@@ -45,6 +45,7 @@ impl Handler for Inspect {
         let request = Request {
             roots: &roots,
             path: Path::new(&payload.image.path),
+            further: &[],
             format: payload.image.format.as_deref(),
             limits: Limits::default(),
             cancelled: context.cancelled.clone(),

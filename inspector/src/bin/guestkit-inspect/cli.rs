@@ -104,6 +104,9 @@ pub(crate) struct Common {
     /// A further directory beneath which backing files may lie; that of the image always counts
     #[arg(long = "root", value_name = "DIR")]
     pub(crate) roots: Vec<PathBuf>,
+    /// A further disk of the same machine, in order: its volumes may span them
+    #[arg(long = "add", value_name = "IMAGE")]
+    pub(crate) further: Vec<PathBuf>,
     /// Format of the image; it must agree with what is found
     #[arg(long)]
     pub(crate) format: Option<String>,

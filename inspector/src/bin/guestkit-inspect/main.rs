@@ -134,12 +134,20 @@ fn run(task: &Task, image: &Path, common: &Common) -> Result<InspectMetrics, Fai
     let path = image.canonicalize().map_err(|error| DiskError::NotFound {
         what: error.to_string(),
     })?;
-    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let roots = HostRoots::new(std::iter::once(folder).chain(common.roots.iter().cloned()))?
+    let mut further = Vec::new();
+    for image in &common.further {
+        further.push(image.canonicalize().map_err(|error| DiskError::NotFound {
+            what: format!("{}: {error}", image.display()),
+        })?);
+    }
+    let folder_of = |path: &PathBuf| path.parent().unwrap_or(Path::new("/")).to_owned();
+    let folders = std::iter::once(&path).chain(&further).map(folder_of);
+    let roots = HostRoots::new(folders.chain(common.roots.iter().cloned()))?
         .with_devices(common.allow_devices);
     let request = Request {
         roots: &roots,
         path: &path,
+        further: &further,
         format: common.format.as_deref(),
         limits: Limits {
             bytes: common.read_limit.saturating_mul(1 << 20),
