@@ -363,7 +363,7 @@ impl KafkaWorker {
                 self.fetcher.order(Order::Resume(partition, epoch));
             }
             Action::WriteMark(write) => {
-                self.deferred.extend(self.plain.write_mark(&write).err());
+                self.deferred.extend(self.plain.write_mark(&write));
             }
             Action::Start {
                 exec,

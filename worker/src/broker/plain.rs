@@ -124,12 +124,11 @@ impl Plain {
         })
     }
 
-    /// Writes a MARK; its answer comes as an event. Never waits.
-    ///
-    /// # Errors
-    /// When it cannot even be queued: the answer is given back, for the caller to apply. It stands
-    /// on the engine's own thread, which must not wait for room in its own queue.
-    pub fn write_mark(&self, write: &MarkWrite) -> Result<(), Event> {
+    /// Writes a MARK; its answer comes as an event. Never waits. One that cannot even be queued is
+    /// answered at once, for the caller to apply: he stands on the engine's own thread, which must
+    /// not wait for room in its own queue.
+    #[must_use]
+    pub fn write_mark(&self, write: &MarkWrite) -> Option<Event> {
         let about = Delivery::Mark {
             partition: write.partition,
             epoch: write.epoch,
@@ -141,13 +140,12 @@ impl Plain {
             .key(MARK_RECORD_KEY)
             .payload(&value)
             .headers(Codec::ledger_headers(LedgerKind::Mark));
-        self.producer.send(record).map_err(|(error, _)| {
-            tracing::warn!(partition = write.partition, %error, "mark not sent; it is tried again");
-            Event::MarkFailed {
-                partition: write.partition,
-                epoch: write.epoch,
-                number: write.number,
-            }
+        let (error, _) = self.producer.send(record).err()?;
+        tracing::warn!(partition = write.partition, %error, "mark not sent; it is tried again");
+        Some(Event::MarkFailed {
+            partition: write.partition,
+            epoch: write.epoch,
+            number: write.number,
         })
     }
 
