@@ -1,6 +1,6 @@
 //! Reads ledgers: to restore a slot, to look answers up, to find out what became of a transaction.
 //!
-//! The order inside [`LedgerReader::restore`] is the one the model shows necessary (engine.md,
+//! The order of calls stands in `engine/read_steps.rs`: the one the model shows necessary (engine.md,
 //! "Restore"): the committed offset *stably*, then the high watermark *read uncommitted*, then
 //! everything up to it *read committed*.
 

@@ -20,6 +20,9 @@ pub(crate) enum Breakage {
     ProducerNotRenewed,
     /// The producer lives on after a commit over a broken connection (rule 5b).
     NotRenewedAfterBrokenConnection,
+    /// The producer lives on after an abort over a broken connection: the late copy ends the next
+    /// transaction between its records and its offsets, which then commit alone.
+    NotRenewedAfterBrokenAbort,
     /// The ledger's high watermark is captured before the stable offset is fetched (rule 7), by
     /// workers whose records may arrive after their offsets. Ours wait for their records first, and
     /// the order at restore is what lets them not to: see [`Breakage::OffsetsBeforeRecords`].

@@ -69,6 +69,11 @@ fn not_renewed_after_a_broken_connection() {
 }
 
 #[test]
+fn not_renewed_after_a_broken_abort() {
+    is_caught_by("no_loss", Breakage::NotRenewedAfterBrokenAbort);
+}
+
+#[test]
 fn watermark_before_the_stable_fetch() {
     is_caught_by(
         "one_execution_per_key",
@@ -105,6 +110,14 @@ fn no_payload_hash() {
 #[test]
 fn commit_over_a_gap() {
     is_caught_by("no_loss", Breakage::CommitOverGap);
+}
+
+/// The guarantees that no rule above is named for.
+#[test]
+fn the_other_guarantees_can_fail_too() {
+    is_caught_by("ledger_agrees", Breakage::StartBeforeRestore);
+    is_caught_by("offset_monotonic", Breakage::StartBeforeRestore);
+    is_caught_by("always_ends", Breakage::UnknownTakenForCommitted);
 }
 
 /// Restore's order is what lets a worker send offsets before its records have arrived.

@@ -9,8 +9,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 struct Simulated {
     broker: Broker,
-    /// Members and what they own.
-    members: BTreeMap<String, (i32, BTreeSet<u32>)>,
+    members: BTreeMap<String, Member>,
+}
+
+struct Member {
+    generation: i32,
+    owned: BTreeSet<u32>,
+    /// It has to join once more: it gave something up.
+    let_go: bool,
+}
+
+impl Default for Member {
+    fn default() -> Self {
+        Self {
+            generation: -1,
+            owned: BTreeSet::new(),
+            let_go: false,
+        }
+    }
 }
 
 struct Producer {
@@ -106,18 +122,27 @@ impl Cluster for Simulated {
 
     fn join(&mut self) -> String {
         let new = self.broker.group.new_member(0);
-        self.members.insert(new.clone(), (-1, BTreeSet::new()));
-        // Two rounds: what has to move is let go in the first.
-        for _ in 0..4 {
-            for (id, (generation, owned)) in &mut self.members {
-                let joined = self.broker.group.join(id, *generation, owned, 0);
+        self.members.insert(new.clone(), Member::default());
+        // Every member joins, what has to move is let go, its loser joins again, all follow.
+        for _ in 0..8 {
+            for (id, member) in &mut self.members {
+                let metadata = Metadata {
+                    generation: member.generation,
+                    member_id: id.clone(),
+                };
+                let group = &mut self.broker.group;
+                if group.heartbeat(&metadata, 0).is_ok() && !member.let_go {
+                    continue;
+                }
+                let joined = group.join(id, member.generation, &member.owned, 0);
                 if let Joined::Member {
-                    generation: now,
+                    generation,
                     partitions,
                 } = joined
                 {
-                    *generation = now;
-                    *owned = partitions;
+                    member.let_go = !member.owned.is_subset(&partitions);
+                    member.generation = generation;
+                    member.owned = partitions;
                 }
             }
         }
@@ -126,7 +151,7 @@ impl Cluster for Simulated {
 
     fn metadata(&mut self, member: &String) -> Metadata {
         Metadata {
-            generation: self.members[member].0,
+            generation: self.members[member].generation,
             member_id: member.clone(),
         }
     }

@@ -21,6 +21,8 @@ const FAULTS_MS: Millis = 25_000;
 /// Within this time after the last fault everything has to have ended: a session, a transaction
 /// timeout, two rebalances and the slowest jobs, several times over.
 const HEAL_MS: Millis = 120_000;
+/// How long everything has to stay done: what is still in the network arrives meanwhile.
+const QUIET_MS: Millis = 4_000;
 /// Steps of a run: far beyond any that ends.
 const STEPS_MAX: u64 = 2_000_000;
 /// What the broker does by itself, it does this often.
@@ -43,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) slow_markers: u64,
     /// Cases of a thousand in which the broker compacts a ledger when it looks.
     pub(crate) compaction: u64,
+    /// Cases of a thousand in which a fault is a drain, whatever else it would be.
+    pub(crate) drains: u64,
     /// Time between two faults of processes.
     pub(crate) fault_every: Millis,
 }
@@ -73,6 +77,7 @@ impl Plan {
             strikes: *dice.pick(&[0, 20, 60, 150]),
             slow: *dice.pick(&[5, 20, 80, 250]),
             slow_markers: *dice.pick(&[20, 300]),
+            drains: *dice.pick(&[0, 300]),
             compaction: *dice.pick(&[0, 50, 400]),
             fault_every: *dice.pick(&[700, 2_000, 5_000]),
         }
@@ -88,6 +93,25 @@ impl Plan {
         plan.slow = if seed.is_multiple_of(2) { 80 } else { 250 };
         plan.fault_every = 1_200;
         plan.size.slow = 300;
+        // Few keys that keep coming: whoever forgot one meets it again.
+        plan.size.records = 140;
+        plan.size.keys = 25;
+        match breakage {
+            Breakage::NotRenewedAfterBrokenAbort => plan.strikes = 200,
+            Breakage::RestoreToLastStable | Breakage::OffsetNotStable => {
+                // Partitions that move while markers are on their way.
+                plan.strikes = 20;
+                plan.slow = 20;
+                plan.slow_markers = 900;
+                plan.drains = 600;
+            }
+            _ => {}
+        }
+        if breakage == Breakage::OffsetNotStable {
+            plan.size.slots = 1;
+            plan.shape.slots = 1;
+            plan.size.partitions = 2;
+        }
         plan
     }
 }
@@ -177,6 +201,7 @@ impl World {
     pub(crate) fn run_then_heal(mut self) -> Run {
         let end = 1_000 + FAULTS_MS + HEAL_MS;
         let mut healed = false;
+        let mut done_since = None;
         while self.now < end && self.steps < STEPS_MAX {
             let Some(((at, _), task)) = self.queue.pop_first() else {
                 break;
@@ -188,7 +213,9 @@ impl World {
                 healed = true;
                 self.heal();
             }
-            if healed && self.is_done() {
+            if !healed || !self.is_done() {
+                done_since = None;
+            } else if self.now - *done_since.get_or_insert(self.now) >= QUIET_MS {
                 break;
             }
         }
@@ -375,6 +402,9 @@ impl World {
         let worker = self.dice.below(self.workers.len() as u64) as usize;
         let wake_in = self.dice.between(200, 14_000);
         let restart_in = self.dice.between(50, 5_000);
+        if self.dice.permille(self.plan.drains) {
+            return self.drain(worker);
+        }
         match self.dice.below(10) {
             0..=2 => self.kill(worker, restart_in),
             3..=5 => self.pause(worker, wake_in),

@@ -403,7 +403,14 @@ impl Writer {
             return;
         };
         let call = move |broker: &mut Broker, _| WriteReply::Ended(broker.end(&handle, commit));
-        match net.strike() {
+        // An abort over a broken connection is rare: a rule about it needs many.
+        let always = !commit && self.breaks(Breakage::NotRenewedAfterBrokenAbort);
+        let strike = if always && net.strikes > 0 {
+            Some(Strike::Resent)
+        } else {
+            net.strike()
+        };
+        match strike {
             Some(Strike::Resent) => {
                 // Two copies: the second is answered, the first is still in the network.
                 writing.connection_broke = true;
@@ -477,7 +484,9 @@ impl Writer {
     fn ended(&mut self, writing: Writing, outcome: TxOutcome, net: &mut Net<'_>) -> Vec<Event> {
         let broke = writing.connection_broke
             && writing.begun
-            && !self.breaks(Breakage::NotRenewedAfterBrokenConnection);
+            && !self.breaks(Breakage::NotRenewedAfterBrokenConnection)
+            && !(self.breaks(Breakage::NotRenewedAfterBrokenAbort)
+                && matches!(outcome, TxOutcome::Aborted(_)));
         self.renewal.after(&outcome, broke);
         let id = writing.tx.id;
         let unknown = matches!(outcome, TxOutcome::Unknown { .. });
