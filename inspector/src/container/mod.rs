@@ -102,8 +102,8 @@ pub fn open(opener: &dyn Opener, declared: Option<&str>) -> Result<Container> {
 }
 
 /// Opens all the files of an image and parses their headers, no more.
-pub(crate) fn discover(opener: &dyn Opener) -> Result<()> {
-    Growth::new(opener).image(None).map(|_| ())
+pub(crate) fn discover(opener: &dyn Opener, declared: Option<&str>) -> Result<()> {
+    Growth::new(opener).image(declared).map(|_| ())
 }
 
 /// The disk of a tree. Recurses at most [`CHAIN_MAX`] deep: that is how deep a tree grows.

@@ -58,10 +58,10 @@ pub(super) fn answer(
     progress: &dyn Fn(&str),
 ) -> Result<InspectMetrics, Failure> {
     progress("open");
-    let mut chain = container::open_chain(request.roots, request.path)?;
+    let mut chain = container::open_chain(request.roots, request.path, request.format)?;
     let mut disks = vec![chain.len()];
     for path in request.further {
-        let more = container::open_chain(request.roots, path)?;
+        let more = container::open_chain(request.roots, path, None)?;
         disks.push(more.len());
         chain.extend(more);
     }

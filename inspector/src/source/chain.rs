@@ -47,12 +47,19 @@ const HEADERS: Limits = Limits {
 /// confined child. Reads headers, descriptors and parent locators only, within fixed bounds; no
 /// table, log or data.
 ///
+/// `declared` is the format that the caller expects, as for [`crate::container::open`]: what the
+/// child will refuse or take as plain bytes names no files here either.
+///
 /// The list begins with the image and is at most [`crate::container::FILES_MAX`] long. Where the
 /// image is damaged or not supported the error is the one that [`crate::container::open`] gives.
 ///
 /// # Errors
 /// As [`crate::container::open`].
-pub fn open_chain(roots: &HostRoots, path: &Path) -> Result<Vec<ChainFile>> {
+pub fn open_chain(
+    roots: &HostRoots,
+    path: &Path,
+    declared: Option<&str>,
+) -> Result<Vec<ChainFile>> {
     let budget = Budget::new(
         HEADERS,
         clock::monotonic(),
@@ -67,7 +74,7 @@ pub fn open_chain(roots: &HostRoots, path: &Path) -> Result<Vec<ChainFile>> {
         },
         files: RefCell::default(),
     };
-    crate::container::discover(&recorder)?;
+    crate::container::discover(&recorder, declared)?;
     Ok(recorder.files.into_inner())
 }
 

@@ -60,7 +60,7 @@ fn every_fixture_reads_the_same_from_handed_over_files() {
     let roots = HostRoots::new([dir.path()]).unwrap();
     for line in sums.lines().filter(|line| !line.contains("sparse.")) {
         let f: Vec<&str> = line.split(' ').collect();
-        let files = open_chain(&roots, Path::new(f[2])).unwrap();
+        let files = open_chain(&roots, Path::new(f[2]), None).unwrap();
         let reading = Reading::new(budget(WALL));
         let opener = ChainOpener {
             files,
@@ -481,6 +481,38 @@ fn too_many_extents_are_refused_before_they_are_opened() {
     let many: Vec<_> = (0..1001).map(|_| "RW 1 ZERO".to_owned()).collect();
     let told = put(&many).unwrap_err().to_string();
     assert!(told.contains("more than 1000 extents"), "{told}");
+}
+
+#[test]
+fn an_archive_without_a_descriptor_is_no_package() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..300).map(|n| format!("{n}.txt")).collect();
+    let many: Vec<_> = names
+        .iter()
+        .map(|n| (n.as_str(), b'0', &b"x"[..]))
+        .collect();
+    let last = [many.as_slice(), &[("guest.ovf", b'0', &b"x"[..])]].concat();
+    let first = [&[("guest.ovf", b'0', &b"x"[..])], many.as_slice()].concat();
+    for (members, expected) in [
+        (
+            &many[..3],
+            "unsupported: tar (decompress it first: tar -xf image.tar)",
+        ),
+        (
+            &many,
+            "unsupported: tar (decompress it first: tar -xf image.tar)",
+        ),
+        (
+            &last,
+            "unsupported: tar (decompress it first: tar -xf image.tar)",
+        ),
+        (&first, "OVA at byte 0: more than 256 members"),
+        (&first[..9], "unsupported: OVA without a disk"),
+    ] {
+        std::fs::write(dir.path().join("a.tar"), build::tar(members)).unwrap();
+        let error = open_host(dir.path(), "a.tar", &budget(WALL)).err().unwrap();
+        assert_eq!(error.to_string(), expected);
+    }
 }
 
 #[test]

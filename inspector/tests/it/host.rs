@@ -43,7 +43,11 @@ fn failure(place: &Place, name: &str) -> DiskError {
         Err(e) => e,
         Ok(_) => panic!("{name} was opened"),
     };
-    let chain = open_chain(&HostRoots::new([&place.root]).unwrap(), Path::new(name));
+    let chain = open_chain(
+        &HostRoots::new([&place.root]).unwrap(),
+        Path::new(name),
+        None,
+    );
     assert_eq!(chain.unwrap_err(), error, "the parent's walk differs");
     assert!(!error.to_string().contains("secret"), "{error}");
     error
@@ -197,7 +201,7 @@ fn a_raw_backing_file_is_never_probed() {
 fn a_chain_opened_by_a_parent_is_read_without_opening_anything() {
     let dir = crate::support::unpack_fixtures("qcow2");
     let roots = HostRoots::new([dir.path()]).unwrap();
-    let files = open_chain(&roots, Path::new("chain-top.qcow2")).unwrap();
+    let files = open_chain(&roots, Path::new("chain-top.qcow2"), Some("qcow2")).unwrap();
     assert_eq!(files.len(), 3);
     for name in ["chain-top.qcow2", "chain-mid.qcow2", "base.raw"] {
         fs::remove_file(dir.path().join(name)).unwrap();
@@ -211,6 +215,18 @@ fn a_chain_opened_by_a_parent_is_read_without_opening_anything() {
     let sums = fs::read_to_string(dir.path().join("SHA256")).unwrap();
     let sum = crate::support::sha256_layer(container.disk.as_ref()).unwrap();
     assert!(sums.contains(&format!("{sum} 6291456 chain-top.qcow2")));
+}
+
+#[test]
+fn a_parent_opens_no_file_of_an_image_that_is_not_what_was_declared() {
+    let place = place();
+    overlay(&place, "overlay.qcow2", "/etc/passwd");
+    let roots = HostRoots::new([&place.root]).unwrap();
+    for declared in ["raw", "vmdk"] {
+        let error = open_chain(&roots, Path::new("overlay.qcow2"), Some(declared)).unwrap_err();
+        let expected = format!("declared {declared}, found qcow2");
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
 }
 
 #[test]

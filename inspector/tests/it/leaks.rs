@@ -69,7 +69,11 @@ fn refusal(place: &Place, bytes: &[u8]) -> DiskError {
     fs::write(place.root.join("image"), bytes).unwrap();
     let opened = open_host(&place.root, "image", &budget(WALL));
     let error = opened.err().expect("it was opened");
-    let chain = open_chain(&HostRoots::new([&place.root]).unwrap(), Path::new("image"));
+    let chain = open_chain(
+        &HostRoots::new([&place.root]).unwrap(),
+        Path::new("image"),
+        None,
+    );
     assert_eq!(chain.unwrap_err(), error, "the parent's walk differs");
     assert!(!error.to_string().contains("secret"), "{error}");
     error

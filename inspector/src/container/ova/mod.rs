@@ -15,6 +15,8 @@ use crate::read_at::{Layer, ReadAt};
 use std::sync::Arc;
 use tar::Member;
 
+/// A package has a descriptor, a manifest, a certificate, disks.
+const MEMBERS_MAX: usize = 256;
 /// An OVF descriptor is some kilobytes of XML.
 const DESCRIPTOR_MAX: u64 = 1 << 20;
 
@@ -25,9 +27,18 @@ pub(super) struct Package {
     warnings: Vec<String>,
 }
 
-/// Whether a tar archive is a package: its first members hold a descriptor.
+/// Whether a tar archive is a package. Its first member is the descriptor (DSP0243, 5.2 "OVF
+/// package"); those that put it elsewhere are taken as well, if they are sound.
 pub(super) fn is_package(layer: &dyn ReadAt) -> Result<bool> {
-    Ok(tar::members(layer)?.iter().any(is_descriptor))
+    for most in [1, MEMBERS_MAX] {
+        match tar::members(layer, most) {
+            Ok(members) if members.iter().any(is_descriptor) => return Ok(true),
+            // Some other archive; that it is one is all that has to be said.
+            Ok(_) | Err(DiskError::Corrupt { .. } | DiskError::OutOfBounds { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(false)
 }
 
 fn is_descriptor(member: &Member) -> bool {
@@ -38,7 +49,11 @@ fn is_descriptor(member: &Member) -> bool {
 impl Package {
     /// Reads the descriptor and finds the first disk.
     pub(super) fn read(layer: &dyn ReadAt) -> Result<Self> {
-        let members = tar::members(layer)?;
+        let members = tar::members(layer, MEMBERS_MAX.saturating_add(1))?;
+        if members.len() > MEMBERS_MAX {
+            let problem = format!("more than {MEMBERS_MAX} members");
+            return Err(super::mapped::corrupt("OVA", 0, problem));
+        }
         let Some(descriptor) = members.iter().find(|m| is_descriptor(m)) else {
             return Err(unsupported("tar without an OVF descriptor"));
         };

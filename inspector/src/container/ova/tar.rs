@@ -7,10 +7,8 @@ use crate::error::Result;
 use crate::read_at::ReadAt;
 
 const BLOCK: u64 = 512;
-/// A package has a descriptor, a manifest, a certificate, disks.
-const MEMBERS_MAX: usize = 256;
-/// Headers read at most: a member may have two that only extend it.
-const HEADERS_MAX: usize = 3 * MEMBERS_MAX;
+/// Headers to a member at most: there may be two that only extend it, and a global one.
+const HEADERS_PER_MEMBER: usize = 4;
 /// Extended headers and long names hold names and numbers.
 const EXTENSION_MAX: u64 = 64 << 10;
 
@@ -24,12 +22,12 @@ pub(super) struct Member {
     pub(super) regular: bool,
 }
 
-/// All members, in order.
-pub(super) fn members(layer: &dyn ReadAt) -> Result<Vec<Member>> {
+/// The first `max` members, in order.
+pub(super) fn members(layer: &dyn ReadAt, max: usize) -> Result<Vec<Member>> {
     let mut found = Vec::new();
     let mut at = 0u64;
     let (mut long_name, mut long_size) = (None, None);
-    for _ in 0..HEADERS_MAX {
+    for _ in 0..max.saturating_mul(HEADERS_PER_MEMBER) {
         let block = read_upto(layer, at, narrow(BLOCK))?;
         // Two blocks of zeros end the archive; so does the end of the file.
         if block.len() < narrow(BLOCK) || block.iter().all(|b| *b == 0) {
@@ -76,9 +74,6 @@ pub(super) fn members(layer: &dyn ReadAt) -> Result<Vec<Member>> {
                 _ => {}
             }
         } else {
-            if found.len() >= MEMBERS_MAX {
-                return Err(r.corrupt(0, format!("more than {MEMBERS_MAX} members")));
-            }
             found.push(Member {
                 name: match long_name.take() {
                     Some(name) => name,
@@ -88,6 +83,9 @@ pub(super) fn members(layer: &dyn ReadAt) -> Result<Vec<Member>> {
                 len,
                 regular: matches!(kind, b'0' | 0 | b'7'),
             });
+            if found.len() >= max {
+                return Ok(found);
+            }
         }
         at = next;
     }
