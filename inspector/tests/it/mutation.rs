@@ -166,11 +166,15 @@ fn read_some_files(fs: &dyn guestkit_inspector::fs::FileSystem) -> usize {
             break;
         }
     }
+    drop(fs.subvolumes());
     let mut buf = vec![0; 1 << 20];
     for node in nodes.into_iter().take(40) {
         let file = fs.read_file_at(node, 0, &mut buf);
         let far = fs.read_file_at(node, u64::MAX - 5, &mut buf);
         let link = fs.read_link(node);
+        for name in ["security.selinux", "user.large", "user.number-007"] {
+            drop(fs.xattr(node, name.as_bytes()));
+        }
         damage += usize::from(file.is_err() && link.is_err() && far.is_err());
     }
     damage
@@ -222,6 +226,31 @@ fn mutated_ntfs_images() {
     let dir = unpack_fixtures("ntfs");
     let images = all(dir.path(), "img");
     assert!(run(&images, &images[0], 500).iter().sum::<u32>() >= 2000);
+}
+
+fn mutated(folder: &str, least: u32) {
+    let dir = unpack_fixtures(folder);
+    let images = all(dir.path(), "img");
+    let per_image = u64::from(least).div_ceil(images.len() as u64);
+    assert!(run(&images, &images[0], per_image).iter().sum::<u32>() >= least);
+}
+
+#[test]
+fn mutated_xfs_images() {
+    mutated("xfs", 2000);
+}
+
+#[test]
+fn mutated_btrfs_images() {
+    mutated("btrfs", 800);
+    let dir = unpack_fixtures("btrfs");
+    let images = [dir.path().join("sum-blake2.img")];
+    assert!(run(&images, &images[0], 1500).iter().sum::<u32>() >= 1500);
+}
+
+#[test]
+fn mutated_volumes() {
+    mutated("volumes", 2000);
 }
 
 #[test]

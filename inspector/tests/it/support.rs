@@ -73,6 +73,13 @@ pub(crate) fn decompress(path: &Path) -> Option<File> {
         _ => return Some(file),
     };
     let mut out = tempfile::tempfile().unwrap();
+    unpack(&mut source, out.try_clone().unwrap())?;
+    out.rewind().unwrap();
+    Some(out)
+}
+
+/// Writes what `source` gives, leaving holes for zeros. `None` beyond 4 GiB.
+fn unpack(mut source: impl Read, mut out: File) -> Option<()> {
     let mut buf = vec![0; 1 << 16];
     let mut len = 0u64;
     loop {
@@ -96,8 +103,7 @@ pub(crate) fn decompress(path: &Path) -> Option<File> {
         }
     }
     out.set_len(len).unwrap();
-    out.rewind().unwrap();
-    Some(out)
+    Some(())
 }
 
 /// A plain file as a layer.
@@ -252,8 +258,11 @@ pub(crate) fn unpack_fixtures(folder: &str) -> tempfile::TempDir {
         let path = entry.unwrap().path();
         let target = to.path().join(path.file_name().unwrap());
         if path.extension().is_some_and(|e| e == "gz") {
-            let mut out = File::create(target.with_extension("")).unwrap();
-            std::io::copy(&mut decompress(&path).unwrap(), &mut out).unwrap();
+            let out = File::create(target.with_extension("")).unwrap();
+            unpack(
+                flate2::read::MultiGzDecoder::new(File::open(&path).unwrap()),
+                out,
+            );
         } else {
             std::fs::copy(&path, target).unwrap();
         }

@@ -1,9 +1,9 @@
 //! Fixtures that the kernel made, against what the kernel shows of them: trees, content, owners,
 //! times, extended attributes, subvolumes.
 
-use crate::support::{Plain, budget, open_alone, unpack_fixtures, walk};
+use crate::support::{Plain, budget, corpus, open_alone, open_host, sha256, unpack_fixtures, walk};
 use guestkit_inspector::container::Container;
-use guestkit_inspector::fs::{FileSystem, NodeId};
+use guestkit_inspector::fs::{FileSystem, NodeId, NodeKind};
 use guestkit_inspector::layers::{self, Examined, Mountable};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,7 +34,11 @@ fn container(path: &Path) -> Container {
 }
 
 fn lookup(fs: &dyn FileSystem, path: &[u8]) -> NodeId {
-    path.split(|b| *b == b'/').fold(fs.root(), |dir, name| {
+    lookup_from(fs, fs.root(), path)
+}
+
+fn lookup_from(fs: &dyn FileSystem, top: NodeId, path: &[u8]) -> NodeId {
+    path.split(|b| *b == b'/').fold(top, |dir, name| {
         let shown = || String::from_utf8_lossy(path).into_owned();
         fs.lookup(dir, name)
             .unwrap_or_else(|e| panic!("{}: {e}", shown()))
@@ -161,6 +165,120 @@ fn volumes_show_what_was_put_into_them() {
     folder("volumes");
 }
 
+/// The path of a truth tree: Latin-1 with `\xNN` and `\\`.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c as u8);
+            continue;
+        }
+        match chars.next() {
+            Some('x') => {
+                let hex: String = chars.by_ref().take(2).collect();
+                out.extend(u8::from_str_radix(&hex, 16));
+            }
+            other => out.extend(other.map(|c| c as u8)),
+        }
+    }
+    out
+}
+
+/// The Fedora guest: root and home are subvolumes, and the snapshot beside them is none of its
+/// systems.
+#[test]
+fn fedora_guest_agrees_with_its_truth() {
+    let Some(dir) = corpus("the Fedora guest") else {
+        return;
+    };
+    let guest = dir.join("guests/fedora40-gpt-btrfs");
+    let image = "fedora40-gpt-btrfs-streamOptimized.vmdk";
+    let container = open_host(&guest, image, &budget(WALL)).unwrap();
+    let examined = layers::examine(&container).unwrap();
+    let of_type = |wanted: &str| {
+        let layers = &examined.layers.filesystems;
+        let layer = layers.iter().find(|fs| fs.fs_type == wanted).unwrap();
+        let found = |m: &&Mountable| m.device == layer.device;
+        examined
+            .mountable
+            .iter()
+            .find(found)
+            .unwrap()
+            .reader
+            .clone()
+    };
+    let btrfs = of_type("btrfs");
+    let subvolumes = btrfs.subvolumes().unwrap();
+    let read = |name: &str| std::fs::read_to_string(guest.join("truth").join(name)).unwrap();
+    let listed: Vec<String> = read("subvols.txt")
+        .lines()
+        .map(|line| {
+            let f: Vec<&str> = line.split(' ').collect();
+            format!("{} {} {}", f[1], f[8], f[10])
+        })
+        .collect();
+    let found: Vec<String> = subvolumes
+        .iter()
+        .filter(|s| s.id != 5)
+        .map(|s| format!("{} {} {}", s.id, s.uuid.clone().unwrap_or_default(), s.path))
+        .collect();
+    assert_eq!(found, listed);
+    let top_of = |path: &str| subvolumes.iter().find(|s| s.path == path).unwrap().root;
+    let mut checked = 0;
+    for line in read("tree.tsv")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
+        let f: Vec<&str> = line.split('\t').collect();
+        let path = unescape(f[0]);
+        let (top, rest) = if let Some(rest) = path.strip_prefix(b"home/") {
+            (top_of("home"), rest)
+        } else {
+            (top_of("root"), path.as_slice())
+        };
+        let fs = &btrfs;
+        let node = lookup_from(fs.as_ref(), top, rest);
+        let meta = fs.metadata(node).unwrap();
+        let (kind, what) = match meta.kind {
+            NodeKind::File => ("f", sha256(fs.as_ref(), node).unwrap()),
+            NodeKind::Directory => ("d", String::new()),
+            NodeKind::Symlink => {
+                let target = fs.read_link(node).unwrap();
+                ("l", String::from_utf8(target).unwrap())
+            }
+            NodeKind::Fifo => ("p", String::new()),
+            NodeKind::CharDevice => ("c", String::new()),
+            _ => ("?", String::new()),
+        };
+        assert_eq!((kind, what.as_str()), (f[1], f[6]), "{}", f[0]);
+        // What is mounted there hides the owner of these.
+        if !matches!(f[0], "boot" | "home" | "boot/efi") {
+            let mode = format!("{:o}", meta.mode);
+            let owner = (meta.uid.to_string(), meta.gid.to_string());
+            assert_eq!((mode.as_str(), &*owner.0, &*owner.1), (f[2], f[3], f[4]));
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, 3155);
+}
+
+/// What was synced file by file lies in a log tree: that it is not replayed is said, and the rest
+/// is read.
+#[test]
+fn a_log_tree_that_waits_is_told() {
+    let dir = unpack_fixtures("btrfs");
+    let container = container(&dir.path().join("fsync.img"));
+    let examined = layers::examine(&container).unwrap();
+    let layer = &examined.layers.filesystems[0];
+    assert!(layer.needs_recovery);
+    assert!(layer.warnings[0].starts_with("the log tree is not replayed"));
+    let fs = examined.mountable[0].reader.as_ref();
+    let (tree, errors) = walk(fs, true);
+    assert_eq!(errors, []);
+    assert!(tree.contains_key(&b"etc/tiny"[..]) && tree.len() > 300);
+}
+
 /// Opening costs few reads: a clean file system is not searched.
 #[test]
 fn opening_a_clean_file_system_reads_little() {
@@ -168,7 +286,7 @@ fn opening_a_clean_file_system_reads_little() {
         let dir = unpack_fixtures(folder);
         let budget = budget(WALL);
         let path = dir.path().join("plain.img");
-        let container = crate::support::open_host(
+        let container = open_host(
             path.parent().unwrap(),
             path.file_name().unwrap().to_str().unwrap(),
             &budget,

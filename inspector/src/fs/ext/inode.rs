@@ -2,7 +2,8 @@
 
 use super::features::{INCOMPAT_EA_INODE, INCOMPAT_LARGE_DIR};
 use super::superblock::SuperBlock;
-use crate::bytes::{Record, narrow, read_vec, size};
+use super::xattr;
+use crate::bytes::{Record, narrow, read_vec};
 use crate::error::{DiskError, Result};
 use crate::fs::{Metadata, NodeKind};
 use crate::read_at::ReadAt;
@@ -27,6 +28,8 @@ pub(super) struct Inode {
     pub(super) metadata: Metadata,
     pub(super) flags: u32,
     pub(super) block: [u8; BLOCK_BYTES],
+    /// Block of extended attributes; 0 for none.
+    pub(super) attributes: u64,
     fast_symlink: bool,
 }
 
@@ -77,6 +80,7 @@ impl Inode {
             },
             flags,
             block: r.array(0x28)?,
+            attributes: acl,
             fast_symlink,
         })
     }
@@ -102,40 +106,13 @@ impl Inode {
     /// The part of inline data that did not fit `i_block`: the value of the attribute
     /// `system.data`, which always lies in the inode.
     pub(super) fn inline_rest(&self, layer: &dyn ReadAt, sb: &SuperBlock) -> Result<Vec<u8>> {
-        let raw = read_vec(layer, self.position, narrow(sb.inode_size))?;
-        let r = Record::new("ext inode", self.position, &raw);
-        if sb.inode_size <= 132 {
-            return Ok(Vec::new());
+        match xattr::find_in_inode(layer, sb, self, 7, b"data")? {
+            None => Ok(Vec::new()),
+            Some(xattr::Value::Here(data)) => Ok(data),
+            Some(xattr::Value::Inode { .. }) => Err(DiskError::Unsupported {
+                feature: "ext4 inline data in an ea_inode".into(),
+            }),
         }
-        let start = 128usize.saturating_add(usize::from(r.u16_le(0x80)?));
-        if r.u32_le(start).ok() != Some(0xea02_0000) {
-            return Ok(Vec::new());
-        }
-        let first = start.saturating_add(4);
-        let mut at = first;
-        // Entries take 16 bytes at least; the inode bounds the loop.
-        while let Ok(head) = r.u32_le(at) {
-            if head == 0 {
-                break;
-            }
-            let name_len = usize::from(r.u8(at)?);
-            let index = r.u8(at.saturating_add(1))?;
-            let name = r.slice(at.saturating_add(16), name_len)?;
-            if index == 7 && name == b"data" {
-                if r.u32_le(at.saturating_add(4))? != 0 {
-                    return Err(DiskError::Unsupported {
-                        feature: "ext4 inline data in an ea_inode".into(),
-                    });
-                }
-                let offset = usize::from(r.u16_le(at.saturating_add(2))?);
-                let len = size(r.u32_le(at.saturating_add(8))?);
-                return Ok(r.slice(first.saturating_add(offset), len)?.to_vec());
-            }
-            at = at
-                .saturating_add(16)
-                .saturating_add(name_len.next_multiple_of(4));
-        }
-        Ok(Vec::new())
     }
 }
 

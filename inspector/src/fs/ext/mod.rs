@@ -10,6 +10,7 @@ mod inode;
 mod journal;
 mod map;
 mod superblock;
+mod xattr;
 
 use super::{DirEntry, FileSystem, FileSystemFacts, Metadata, NodeId, NodeKind};
 use crate::bytes::{narrow, read_vec, wide};
@@ -372,6 +373,26 @@ impl FileSystem for Ext {
             self.read_content(&inode, 0, &mut target)?;
         }
         Ok(target)
+    }
+
+    fn xattr(&self, node: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let inode = self.inode(node)?;
+        let Some((index, rest)) = xattr::split(name) else {
+            return Ok(None);
+        };
+        match xattr::find(self.device.as_ref(), &self.sb, &inode, index, rest)? {
+            None => Ok(None),
+            Some(xattr::Value::Here(value)) => Ok(Some(value)),
+            Some(xattr::Value::Inode { number, len }) => {
+                let holder = self.inode(NodeId(u64::from(number)))?;
+                if holder.metadata.size < wide(len) || holder.metadata.kind != NodeKind::File {
+                    return Err(holder.corrupt(format!("an attribute of {len} bytes")));
+                }
+                let mut value = vec![0; len];
+                self.read_content(&holder, 0, &mut value)?;
+                Ok(Some(value))
+            }
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) fn value(
     match fork.format {
         Format::None => Ok(None),
         Format::Local => short(fork, inode.position, space, name),
+        // Room for attributes, and none yet.
+        Format::Extents if fork.extents == 0 => Ok(None),
         Format::Extents | Format::Btree => {
             let blocks = Blocks {
                 layer,

@@ -36,7 +36,7 @@ const HASHED_BYTES: u64 = 64 << 10;
 const INDEX_BLOCKS_MAX: usize = 16;
 /// `XFS_SYMLINK_MAXLEN`.
 const SYMLINK_MAX: u64 = 1024;
-/// Header of each block of a remote symlink of version 5.
+/// Header of each extent of a remote symlink of version 5.
 const SYMLINK_HEADER: usize = 56;
 
 type Names = Arc<HashMap<Vec<u8>, NodeId>>;
@@ -374,17 +374,22 @@ impl FileSystem for Xfs {
         }
         let mut target = Vec::new();
         let mut block = 0u64;
-        // A block gives 456 bytes at least, so the length bounds the loop.
+        let header = if self.sb.is_v5() { SYMLINK_HEADER } else { 0 };
+        // Each extent has one header and gives 456 bytes at least, so the length bounds the loop.
         while target.len() < len {
-            let mut bytes = vec![0; narrow(self.sb.block_size)];
-            self.read_content(&inode, block.saturating_mul(self.sb.block_size), &mut bytes)?;
-            let skip = if self.sb.is_v5() { SYMLINK_HEADER } else { 0 };
-            if skip > 0 && !bytes.starts_with(b"XSLM") {
-                return Err(inode.corrupt("no XSLM magic in a block of the link"));
-            }
+            let run = self.run(&inode, block)?;
             let left = len.saturating_sub(target.len());
-            target.extend(bytes.iter().skip(skip).take(left));
-            block = block.saturating_add(1);
+            let room = narrow(run.len.saturating_mul(self.sb.block_size));
+            let Some(start) = run.position.filter(|_| room > header) else {
+                return Err(inode.corrupt("a link target with a hole"));
+            };
+            let wanted = left.saturating_add(header).min(room);
+            let bytes = read_vec(self.device.as_ref(), start, wanted)?;
+            if header > 0 && !bytes.starts_with(b"XSLM") {
+                return Err(inode.corrupt("no XSLM magic in an extent of the link"));
+            }
+            target.extend(bytes.iter().skip(header));
+            block = block.saturating_add(run.len);
         }
         Ok(target)
     }
