@@ -3,6 +3,9 @@
 //! Sections at the top describe the first operating system; each further one of a multi-boot disk
 //! has its own under `more`.
 
+pub mod cyclonedx;
+mod sbom;
+pub mod spdx;
 pub mod table;
 pub mod windows;
 
