@@ -67,6 +67,15 @@ pub struct Budget {
     bytes: AtomicU64,
     reads: AtomicU64,
     steps: AtomicU64,
+    share: Share,
+}
+
+/// What the part of the work that runs now may bring the counters to.
+struct Share {
+    bytes: AtomicU64,
+    reads: AtomicU64,
+    steps: AtomicU64,
+    wall_ms: AtomicU64,
 }
 
 /// The clock is asked at every 32nd step: a step costs less than a microsecond.
@@ -82,6 +91,12 @@ impl Budget {
     ) -> Arc<Self> {
         let started = clock();
         Arc::new(Self {
+            share: Share {
+                bytes: AtomicU64::new(limits.bytes),
+                reads: AtomicU64::new(limits.reads),
+                steps: AtomicU64::new(limits.steps),
+                wall_ms: AtomicU64::new(millis(limits.wall)),
+            },
             limits,
             clock: Box::new(clock),
             started,
@@ -102,6 +117,22 @@ impl Budget {
         }
     }
 
+    /// A further part of the work begins: it may use half of what is left, so that one part that
+    /// wants everything leaves something for those behind it.
+    pub fn begin_part(&self) {
+        let half = |limit: u64, spent: u64| spent.saturating_add(limit.saturating_sub(spent) / 2);
+        let spent = self.spent();
+        let (limits, share) = (&self.limits, &self.share);
+        for (share, limit, spent) in [
+            (&share.bytes, limits.bytes, spent.bytes_read),
+            (&share.reads, limits.reads, spent.reads),
+            (&share.steps, limits.steps, spent.steps),
+            (&share.wall_ms, millis(limits.wall), millis(spent.elapsed)),
+        ] {
+            share.store(half(limit, spent), Ordering::Relaxed);
+        }
+    }
+
     /// Fails when cancelled or late.
     ///
     /// # Errors
@@ -110,8 +141,9 @@ impl Budget {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(over("cancelled".into()));
         }
-        if (self.clock)().saturating_sub(self.started) > self.limits.wall {
-            return Err(over(format!("{} ms", self.limits.wall.as_millis())));
+        let wall_ms = self.share.wall_ms.load(Ordering::Relaxed);
+        if millis((self.clock)().saturating_sub(self.started)) > wall_ms {
+            return Err(over(format!("{wall_ms} ms")));
         }
         Ok(())
     }
@@ -122,8 +154,9 @@ impl Budget {
     /// `OverBudget`.
     pub fn step(&self) -> Result<()> {
         let steps = self.steps.fetch_add(1, Ordering::Relaxed);
-        if steps >= self.limits.steps {
-            return Err(over(format!("{} steps", self.limits.steps)));
+        let limit = self.share.steps.load(Ordering::Relaxed);
+        if steps >= limit {
+            return Err(over(format!("{limit} steps")));
         }
         if steps.is_multiple_of(STEPS_PER_CLOCK) {
             self.check()?;
@@ -133,15 +166,24 @@ impl Budget {
 
     fn read(&self, len: usize) -> Result<()> {
         let reads = self.reads.fetch_add(1, Ordering::Relaxed);
-        if reads >= self.limits.reads {
-            return Err(over(format!("{} reads", self.limits.reads)));
+        let limit = self.share.reads.load(Ordering::Relaxed);
+        if reads >= limit {
+            return Err(over(format!("{limit} reads")));
         }
         let before = self.bytes.fetch_add(wide(len), Ordering::Relaxed);
-        if before.saturating_add(wide(len)) > self.limits.bytes {
-            return Err(over(format!("{} bytes", self.limits.bytes)));
+        let limit = self.share.bytes.load(Ordering::Relaxed);
+        if before.saturating_add(wide(len)) > limit {
+            // What was refused is not read.
+            self.bytes.fetch_sub(wide(len), Ordering::Relaxed);
+            self.reads.fetch_sub(1, Ordering::Relaxed);
+            return Err(over(format!("{limit} bytes")));
         }
         self.check()
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn over(budget: String) -> DiskError {
@@ -199,6 +241,9 @@ mod tests {
         assert_eq!((budget.spent().bytes_read, budget.spent().reads), (100, 2));
         let over = meter.read_exact_at(0, &mut [0; 1]).unwrap_err();
         assert_eq!(over.to_string(), "over budget: 100 bytes");
+        // What was refused was not read.
+        assert_eq!((budget.spent().bytes_read, budget.spent().reads), (100, 2));
+        meter.read_exact_at(0, &mut []).unwrap();
         let over = meter.read_exact_at(0, &mut [0; 1]).unwrap_err();
         assert_eq!(over.to_string(), "over budget: 3 reads");
     }
@@ -234,5 +279,20 @@ mod tests {
             budget.step().unwrap_err().to_string(),
             "over budget: 2 steps"
         );
+    }
+
+    #[test]
+    fn a_part_that_wants_everything_leaves_half() {
+        let (meter, budget, ..) = metered(Limits {
+            bytes: 40,
+            ..Limits::default()
+        });
+        budget.begin_part();
+        meter.read_exact_at(0, &mut [0; 20]).unwrap();
+        assert!(meter.read_exact_at(0, &mut [0; 1]).is_err());
+        budget.begin_part();
+        meter.read_exact_at(0, &mut [0; 10]).unwrap();
+        assert!(meter.read_exact_at(0, &mut [0; 1]).is_err());
+        assert_eq!(budget.spent().bytes_read, 30);
     }
 }

@@ -45,7 +45,10 @@ pub fn inspect(
     if !examined.layers.recognised {
         return Err(unrecognised());
     }
-    let report = guest::describe(examined, options, progress)?;
+    let report = guest::describe(examined, options, &|phase| {
+        budget.begin_part();
+        progress(phase);
+    })?;
     Ok((report, metrics(&budget)))
 }
 
@@ -60,7 +63,7 @@ pub fn answer(
     progress: &dyn Fn(&'static str),
 ) -> Result<InspectMetrics> {
     let (budget, containers) = open(request, progress)?;
-    task::perform(task, &containers, out, progress)?;
+    perform(&budget, task, &containers, out, progress)?;
     Ok(metrics(&budget))
 }
 
@@ -77,8 +80,25 @@ pub(crate) fn answer_within(
     let reading = Reading::new(Arc::clone(&budget));
     progress("open");
     let containers = open(&reading)?;
-    task::perform(task, &containers, out, progress)?;
+    perform(&budget, task, &containers, out, progress)?;
     Ok(metrics(&budget))
+}
+
+/// [`task::perform`], each section of a report with its share of the budget.
+fn perform(
+    budget: &Budget,
+    task: &Task,
+    containers: &[Container],
+    out: &mut dyn Write,
+    progress: &dyn Fn(&'static str),
+) -> Result<()> {
+    let shares = matches!(task, Task::Report { .. });
+    task::perform(task, containers, out, &|phase| {
+        if shares {
+            budget.begin_part();
+        }
+        progress(phase);
+    })
 }
 
 pub(crate) fn unrecognised() -> DiskError {

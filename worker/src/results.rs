@@ -48,7 +48,7 @@ impl Artifacts {
                     data.len()
                 ),
             );
-            return Err(HandlerError::Failed(failure, output.cost));
+            return Err(HandlerError::Failed(Box::new(failure), output.cost));
         };
         match self.write(dir, job, run, data.as_bytes()) {
             Ok(file) => {
@@ -61,7 +61,7 @@ impl Artifacts {
                     format!("cannot write the result's artifact: {error}"),
                 );
                 failure.recoverable = true;
-                Err(HandlerError::Failed(failure, output.cost))
+                Err(HandlerError::Failed(Box::new(failure), output.cost))
             }
         }
     }

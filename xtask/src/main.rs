@@ -32,6 +32,8 @@ enum Verb {
     Corpus,
     /// Builds guests from distribution packages and compares what the inspector says (needs root)
     Guests(verbs::guests::Options),
+    /// Fuzzes the readers of the inspector
+    Fuzz(verbs::fuzz::Options),
     /// Measures
     Bench(verbs::bench::Options),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Sim(options) => verbs::sim::run(&options),
         Verb::Corpus => verbs::corpus::run(),
         Verb::Guests(options) => verbs::guests::run(&options),
+        Verb::Fuzz(options) => verbs::fuzz::run(&options),
         Verb::Bench(options) => verbs::bench::run(&options),
     };
     result.unwrap_or_else(|error| {

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod build;
+mod bombs;
 mod containers;
 mod corpus;
 mod ext;
@@ -9,6 +10,8 @@ mod fat;
 mod guest_disk;
 mod guest_tree;
 mod guest_truth;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod host;
 mod iso;
 mod isolate;
@@ -20,6 +23,7 @@ mod partitions;
 mod qcow2;
 mod registry;
 mod squashfs;
+mod regressions;
 mod support;
 mod truth;
 mod windows;

@@ -206,7 +206,7 @@ fn refused(error: &isolate::Failure, phase: &str) -> HandlerError {
         }
     };
     failure.phase = Some(phase.to_owned());
-    HandlerError::Failed(failure, cost)
+    HandlerError::Failed(Box::new(failure), cost)
 }
 
 fn image_failure(kind: RefusalKind, message: &str, phase: &str, cost: Cost) -> HandlerError {
@@ -222,5 +222,5 @@ fn image_failure(kind: RefusalKind, message: &str, phase: &str, cost: Cost) -> H
     failure.phase = Some(phase.to_owned());
     // A device or network file system may answer the next time.
     failure.recoverable = kind == RefusalKind::Io;
-    HandlerError::Failed(failure, cost)
+    HandlerError::Failed(Box::new(failure), cost)
 }

@@ -34,12 +34,12 @@ pub enum HandlerError {
     /// It was told to stop, and did.
     Cancelled,
     /// The job cannot be done; the failure says whether another attempt may succeed.
-    Failed(Failure, Cost),
+    Failed(Box<Failure>, Cost),
 }
 
 impl From<Failure> for HandlerError {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure, Cost::default())
+        Self::Failed(Box::new(failure), Cost::default())
     }
 }
 
