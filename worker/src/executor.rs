@@ -218,7 +218,7 @@ fn outcome(result: Result<Output, HandlerError>, started_at: i64) -> Outcome {
             outcome
         }
         Err(HandlerError::Failed(failure, cost)) => {
-            let mut outcome = Outcome::unsuccessful(FinalStatus::Failed, failure, finished_at);
+            let mut outcome = Outcome::unsuccessful(FinalStatus::Failed, *failure, finished_at);
             outcome.started_at = started_at;
             outcome.cost = cost;
             outcome

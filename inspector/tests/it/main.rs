@@ -1,8 +1,8 @@
 //! The storage half against real images: corpus, guests, qcow2 fixtures, leaks, mutations.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod build;
 mod bombs;
+mod build;
 mod containers;
 mod corpus;
 mod ext;
@@ -22,8 +22,8 @@ mod ntfs;
 mod partitions;
 mod qcow2;
 mod registry;
-mod squashfs;
 mod regressions;
+mod squashfs;
 mod support;
 mod truth;
 mod windows;
