@@ -183,7 +183,7 @@ pub struct KafkaWorker {
     plain: Arc<Plain>,
     executor: Executor,
     transactions: mpsc::Sender<Box<Transaction>>,
-    lookups: mpsc::Sender<(u32, Epoch, Vec<(KeyHash, i64)>)>,
+    lookups: mpsc::Sender<Lookup>,
     restores: Arc<Restores>,
     load: Arc<Load>,
     status: Arc<Status>,

@@ -3,6 +3,8 @@
 //! `./dev test` starts Kafka and names it in the environment; without it the first test that asks
 //! starts its own.
 
+#![allow(clippy::unwrap_used)] // allowed in tests; this is for the functions beside them
+
 mod agreement;
 mod bad_input;
 mod chaos;

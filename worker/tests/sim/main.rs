@@ -4,6 +4,8 @@
 //!
 //! `./dev sim --seeds N`, or `cargo test -p guestkit-worker --test sim`.
 
+#![allow(clippy::unwrap_used)] // allowed in tests; this is for the functions beside them
+
 mod breakage;
 mod broken_rules;
 mod broker;
