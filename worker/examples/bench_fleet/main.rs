@@ -29,6 +29,9 @@ struct Row {
     reached: String,
 }
 
+/// A part of the bench, and its lines.
+type Part = fn(&Cluster) -> Vec<Row>;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, flag, bootstrap, prefix] = arguments.as_slice()
@@ -37,7 +40,7 @@ fn main() {
         fleet::serve(bootstrap, prefix);
         return;
     }
-    let parts: [(&str, fn(&Cluster) -> Vec<Row>); 6] = [
+    let parts: [(&str, Part); 6] = [
         ("noop", no_op),
         ("lanes", lanes),
         ("slow", slow),
