@@ -7,6 +7,9 @@ use crate::read_at::ReadAt;
 /// Bytes of the table read at once while a chain is followed.
 const WINDOW: u64 = 4096;
 
+/// Runs of one chain, 8 bytes each: a file of 4 GiB in single clusters of 4 KiB has as many.
+const RUNS_MAX: usize = 1 << 20;
+
 /// Bits of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Width {
@@ -82,6 +85,11 @@ impl Table {
                 });
             }
             self.place(cluster)?;
+            if runs.len() >= RUNS_MAX {
+                return Err(DiskError::OverBudget {
+                    budget: format!("{RUNS_MAX} runs of a FAT chain"),
+                });
+            }
             match runs.last_mut() {
                 Some(run) if run.first.checked_add(run.count) == Some(cluster) => {
                     run.count = run.count.saturating_add(1);
