@@ -34,8 +34,17 @@ fn by_file_system(layers: &Layers, matches: impl Fn(&FileSystemLayer) -> bool) -
 }
 
 fn by_partition(layers: &Layers, matches: impl Fn(&Partition) -> bool) -> Option<String> {
-    let found = layers.disk.partitions.iter().find(|p| matches(p))?;
-    Some(format!("/dev/sda{}", found.index))
+    let first = ("/dev/sda", &layers.disk);
+    let further = layers
+        .further
+        .iter()
+        .map(|one| (one.device.as_str(), &one.disk));
+    std::iter::once(first)
+        .chain(further)
+        .find_map(|(device, disk)| {
+            let found = disk.partitions.iter().find(|p| matches(p))?;
+            Some(format!("{device}{}", found.index))
+        })
 }
 
 fn by_name(layers: &Layers, name: &str) -> Option<String> {
@@ -69,27 +78,28 @@ fn canonical(name: &str) -> Option<String> {
     if let Some((vg, lv)) = short.split_once('/') {
         return Some(format!("lvm {vg}/{lv}"));
     }
-    // The first disk, on whichever bus; a second disk is none of ours.
-    for (start, between) in [
-        ("sda", ""),
-        ("vda", ""),
-        ("hda", ""),
-        ("xvda", ""),
-        ("nvme0n1", "p"),
-        ("mmcblk0", "p"),
-    ] {
+    // Disks have letters, or numbers on newer buses: the first is ours, whatever the bus.
+    for start in ["sd", "xvd", "vd", "hd"] {
         if let Some(rest) = short.strip_prefix(start) {
-            let number = if rest.is_empty() {
-                ""
-            } else {
-                rest.strip_prefix(between)?
-            };
-            if number.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Some(format!("disk {number}"));
-            }
+            let mut chars = rest.chars();
+            let letter = chars.next().filter(char::is_ascii_lowercase)?;
+            return disk(letter, chars.as_str());
+        }
+    }
+    for (start, end) in [("nvme", "n1"), ("mmcblk", "")] {
+        if let Some(rest) = short.strip_prefix(start) {
+            let (number, partition) = rest.split_once('p').unwrap_or((rest, ""));
+            let number: u8 = number.strip_suffix(end)?.parse().ok()?;
+            let letter = char::from(b'a'.checked_add(number).filter(u8::is_ascii_lowercase)?);
+            return disk(letter, partition);
         }
     }
     Some(short.to_owned())
+}
+
+fn disk(letter: char, partition: &str) -> Option<String> {
+    let is_number = partition.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| format!("disk {letter}{partition}"))
 }
 
 /// udev writes what is not plain as `\x20`.
@@ -126,6 +136,8 @@ mod tests {
             ("/dev/mapper/my--vg-lv--0", "/dev/my-vg/lv-0"),
             ("/dev/vda3", "/dev/sda3"),
             ("/dev/nvme0n1p3", "/dev/sda3"),
+            ("/dev/nvme1n1p1", "/dev/vdb1"),
+            ("/dev/mmcblk0p2", "/dev/hda2"),
             ("/dev/md/0", "/dev/md0"),
         ] {
             assert_eq!(canonical(a), canonical(b), "{a} {b}");

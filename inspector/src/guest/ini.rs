@@ -11,7 +11,7 @@ pub(super) fn assignments(text: &str) -> Vec<(String, String)> {
 }
 
 /// A value without its quotes and escapes.
-fn unquote(value: &str) -> String {
+pub(super) fn unquote(value: &str) -> String {
     let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
     let inner = match quote {
         Some(quote) => value

@@ -3,6 +3,7 @@
 
 mod apk;
 mod boot;
+mod cloud;
 mod databases;
 mod device;
 mod dpkg;
@@ -402,6 +403,8 @@ impl Guest<'_> {
         }
         progress("services");
         out.services = self.run(root, &mut out, "services", options.services, services::read);
+        // What runs here beyond units: asked for together with them.
+        out.cloud = self.run(root, &mut out, "cloud", options.services, cloud::read);
         progress("network");
         out.network = self.run(root, &mut out, "network", options.network, network::read);
         progress("security");

@@ -74,6 +74,9 @@ pub struct Sections {
     pub storage: Option<Storage>,
     /// Installed database servers.
     pub databases: Option<Vec<Database>>,
+    /// cloud-init and container runtimes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<Cloud>,
     /// What is special to Windows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<windows::Windows>,
@@ -187,7 +190,7 @@ pub struct MountEntry {
 }
 
 /// An installed package.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Package {
     /// Name.
     pub name: String,
@@ -230,6 +233,25 @@ pub struct Kernels {
     pub bootloader: Option<String>,
     /// Command line that the boot loader's defaults give.
     pub default_command_line: Option<String>,
+    /// Entries of the boot loader's menu, in its order.
+    pub entries: Vec<BootEntry>,
+}
+
+/// An entry of a boot loader's menu.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct BootEntry {
+    /// What the menu shows.
+    pub title: Option<String>,
+    /// Kernel image, as the boot loader names it.
+    pub kernel: Option<String>,
+    /// First initial ramdisk.
+    pub initrd: Option<String>,
+    /// Command line.
+    pub command_line: Option<String>,
+    /// Whether it starts when nobody chooses.
+    pub default: bool,
+    /// File that says so.
+    pub path: String,
 }
 
 /// A kernel.
@@ -482,6 +504,43 @@ pub struct CryptEntry {
     pub options: Vec<String>,
 }
 
+/// cloud-init and container runtimes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cloud {
+    /// cloud-init, where it is installed.
+    pub cloud_init: Option<CloudInit>,
+    /// Container runtimes.
+    pub runtimes: Vec<ContainerRuntime>,
+}
+
+/// What cloud-init was told, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CloudInit {
+    /// Instance that it last ran for.
+    pub instance_id: Option<String>,
+    /// Where that one's data came from.
+    pub datasource: Option<String>,
+    /// Whether it is switched off.
+    pub disabled: bool,
+    /// Directories of seeds on the disk.
+    pub seeds: Vec<String>,
+    /// Sources that it is to try, in their order.
+    pub datasources: Vec<String>,
+}
+
+/// A container runtime.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ContainerRuntime {
+    /// docker, podman, containerd, ….
+    pub name: &'static str,
+    /// Where its data lies, if it is there.
+    pub root: Option<String>,
+    /// Containers, running or not; absent when it cannot be told.
+    pub containers: Option<usize>,
+    /// Images.
+    pub images: Option<usize>,
+}
+
 /// An installed database server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Database {
@@ -491,7 +550,7 @@ pub struct Database {
     pub package: String,
     /// Its version.
     pub version: String,
-    /// Data directories that exist.
+    /// Data directories that its configuration names, or the usual ones that exist.
     pub data: Vec<String>,
 }
 

@@ -233,6 +233,7 @@ fn kernels(scope: &mut Scope<'_>, system: &System, os: &Os) -> Kernels {
         .find(|path| scope.exists(path))
         .map(|path| path.trim_start_matches('/').to_owned());
     Kernels {
+        entries: Vec::new(),
         installed,
         bootloader,
         default_command_line: None,
