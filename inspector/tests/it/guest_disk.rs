@@ -99,8 +99,8 @@ fn every_file(name: &str) {
             ("11111111-2222-3333-4444-555555555503", "swap"),
         ]
     );
-    let root = &examined.mountable[0];
-    assert_eq!(root.device, "/dev/sda2");
+    let devices = |m: &&layers::Mountable| m.device == "/dev/sda2";
+    let root = examined.mountable.iter().find(devices).unwrap();
     let (_, errors) = walk(root.reader.as_ref(), false);
     assert_eq!(errors, []);
     let walked = budget.spent();

@@ -158,3 +158,69 @@ fn every_fact_of_the_debian_guest() {
 fn every_fact_of_the_debian_guest_through_an_overlay() {
     debian("variants/overlay.qcow2");
 }
+
+#[test]
+fn every_fact_of_the_fedora_guest() {
+    let Some(dir) = corpus("the Fedora guest's facts") else {
+        return;
+    };
+    let guest = dir.join("guests/fedora40-gpt-btrfs");
+    let report = report(&guest, "fedora40-gpt-btrfs-streamOptimized.vmdk");
+    let [os] = report.os.as_slice() else {
+        panic!("{} systems: {:?}", report.os.len(), report.os);
+    };
+    assert_eq!((&*os.distro, os.version.as_deref()), ("fedora", Some("40")));
+    assert_eq!(os.variant.as_deref(), Some("server"));
+    assert_eq!(os.subvolume.as_deref(), Some("root"));
+    assert_eq!(os.hostname.as_deref(), Some("fedora40-app01"));
+    let cpe = "cpe:2.3:o:fedoraproject:fedora:40:*:*:*:*:*:*:*";
+    assert_eq!(os.cpe.as_deref(), Some(cpe));
+    let or_none = |value: Option<&str>| value.unwrap_or("(none)").to_owned();
+    let found: Vec<String> = report
+        .sections
+        .packages
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(|p| {
+            let part = |key: &str| p.purl.split(key).nth(1)?.split('&').next();
+            let arch = Some(p.arch.as_str()).filter(|arch| !arch.is_empty());
+            [
+                p.name.clone(),
+                or_none(p.epoch.map(|epoch| epoch.to_string()).as_deref()),
+                p.version.clone(),
+                or_none(p.release.as_deref()),
+                or_none(arch),
+                or_none(part("upstream=")),
+                or_none(part("rpmmod=")),
+            ]
+            .join("\t")
+        })
+        .collect();
+    let truth = read(&guest, "packages.tsv");
+    // An absent epoch is written as 0 or as nothing at all.
+    let plain = |row: &str| {
+        let mut fields: Vec<&str> = row.split('\t').collect();
+        if matches!(fields.get(1), Some(&"0" | &"")) {
+            fields[1] = "(none)";
+        }
+        fields.join("\t").trim_end().to_owned()
+    };
+    let rows: Vec<String> = truth
+        .lines()
+        .filter(|row| !row.starts_with('#'))
+        .map(plain)
+        .collect();
+    same_rows(
+        found.iter().map(|row| plain(row)).collect(),
+        rows.iter().map(String::as_str),
+    );
+    users_and_mounts(&report, &guest);
+    let mounts = report.sections.mounts.as_ref().unwrap();
+    let devices: Vec<_> = mounts.iter().map(|m| m.device.as_deref()).collect();
+    assert!(devices.iter().all(Option::is_some), "{devices:?}");
+    for (section, coverage) in &report.sections.coverage {
+        let warnings = &report.sections.warnings;
+        assert_eq!(*coverage, Coverage::Ok, "{section}: {warnings:?}");
+    }
+}
