@@ -2,7 +2,6 @@
 //!
 //! `./dev test` starts Kafka and names it in the environment; without it the first test that asks
 //! starts its own.
-#![allow(clippy::unwrap_used)]
 
 #![allow(clippy::unwrap_used)] // allowed in tests; this is for the functions beside them
 
