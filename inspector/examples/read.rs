@@ -32,6 +32,7 @@ fn main() {
             reads: u64::MAX,
             steps: u64::MAX,
             wall: std::time::Duration::from_secs(600),
+            ..Limits::default()
         };
         let never = Arc::new(AtomicBool::new(false));
         let budget = Budget::new(limits, clock::monotonic(), never);

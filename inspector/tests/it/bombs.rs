@@ -29,6 +29,7 @@ fn ask(dir: &Path, name: &str, task: &Task, limits: Limits) -> Ran {
     let roots = HostRoots::new([dir]).unwrap();
     let request = Request {
         roots: &roots,
+        further: &[],
         path: Path::new(name),
         format: None,
         limits,
