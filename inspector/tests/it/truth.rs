@@ -165,7 +165,7 @@ fn volumes_show_what_was_put_into_them() {
     folder("volumes");
 }
 
-/// The path of a truth tree: Latin-1 with `\xNN` and `\\`.
+/// The path of a truth tree: Latin-1 with the escapes of Python.
 fn unescape(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut chars = text.chars();
@@ -179,6 +179,9 @@ fn unescape(text: &str) -> Vec<u8> {
                 let hex: String = chars.by_ref().take(2).collect();
                 out.extend(u8::from_str_radix(&hex, 16));
             }
+            Some('n') => out.push(b'\n'),
+            Some('t') => out.push(b'\t'),
+            Some('r') => out.push(b'\r'),
             other => out.extend(other.map(|c| c as u8)),
         }
     }
