@@ -244,7 +244,12 @@ fn fedora_guest_agrees_with_its_truth() {
         let node = lookup_from(fs.as_ref(), top, rest);
         let meta = fs.metadata(node).unwrap();
         let (kind, what) = match meta.kind {
-            NodeKind::File => ("f", sha256(fs.as_ref(), node).unwrap()),
+            NodeKind::File => {
+                assert_eq!(meta.size.to_string(), f[5], "{}", f[0]);
+                // The truth has no sums of large files.
+                let sum = (!f[6].is_empty()).then(|| sha256(fs.as_ref(), node).unwrap());
+                ("f", sum.unwrap_or_default())
+            }
             NodeKind::Directory => ("d", String::new()),
             NodeKind::Symlink => {
                 let target = fs.read_link(node).unwrap();
