@@ -31,6 +31,7 @@ fn ask(dir: &Path, name: &str, task: &Task, limits: Limits) -> Ran {
         roots: &roots,
         further: &[],
         path: Path::new(name),
+        further: &[],
         format: None,
         limits,
         cancelled: Arc::default(),
