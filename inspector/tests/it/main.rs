@@ -17,6 +17,7 @@ mod iso;
 mod isolate;
 mod leaks;
 mod mutated_containers;
+mod mutated_reports;
 mod mutation;
 mod ntfs;
 mod partitions;

@@ -16,6 +16,7 @@ mod duplicates;
 mod files;
 mod fleet;
 mod guarantees;
+mod hostile;
 mod outage;
 mod registry;
 mod zombie;
