@@ -4,7 +4,7 @@
 use crate::container::{Container, ContainerFacts};
 use crate::error::{DiskError, Result};
 use crate::fs::btrfs;
-use crate::fs::{FileSystem, FileSystemFacts};
+use crate::fs::{FileSystem, FileSystemFacts, Subvolume};
 use crate::layer::Window;
 use crate::partition::{self, Disk};
 use crate::probe::{self, Probed, VolumeFacts};
@@ -73,6 +73,9 @@ pub struct FileSystemLayer {
     pub features: Vec<String>,
     /// Whether a journal waits to be replayed.
     pub needs_recovery: bool,
+    /// Subvolumes and snapshots, sorted by id.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subvolumes: Vec<Subvolume>,
     /// Whether its files can be read.
     pub readable: bool,
     /// Why not: the feature or type that is not supported.
@@ -273,7 +276,10 @@ impl Examined {
             return;
         }
         let readable = probed.reader.is_some();
+        let mut subvolumes = Vec::new();
         if let Some(reader) = probed.reader {
+            // Where they cannot be listed the root is still worth a look.
+            subvolumes = reader.subvolumes().unwrap_or_default();
             self.mountable.push(Mountable {
                 device: device.clone(),
                 partition: partition.map(|p| p.index),
@@ -285,6 +291,7 @@ impl Examined {
         self.layers.filesystems.push(describe(
             device,
             probed.facts,
+            subvolumes,
             readable,
             probed.unsupported,
             probed.damage.as_ref(),
@@ -375,6 +382,11 @@ impl Examined {
             filesystems.retain(|fs| !is_other(&fs.device));
             mountable.retain(|m| !is_other(&m.device));
             let readable = probed.reader.is_some();
+            let subvolumes = probed
+                .reader
+                .as_ref()
+                .and_then(|reader| reader.subvolumes().ok())
+                .unwrap_or_default();
             match mountable.iter_mut().find(|m| m.device == first.device) {
                 Some(known) => {
                     if let Some(reader) = probed.reader {
@@ -393,6 +405,7 @@ impl Examined {
                 *known = describe(
                     first.device.clone(),
                     probed.facts,
+                    subvolumes,
                     readable,
                     probed.unsupported,
                     probed.damage.as_ref(),
@@ -438,6 +451,7 @@ impl Layers {
 fn describe(
     device: String,
     facts: FileSystemFacts,
+    subvolumes: Vec<Subvolume>,
     readable: bool,
     unsupported: Option<String>,
     damage: Option<&DiskError>,
@@ -451,6 +465,7 @@ fn describe(
         block_size: facts.block_size,
         features: facts.features,
         needs_recovery: facts.needs_recovery,
+        subvolumes,
         readable,
         unsupported,
         damage: damage.map(ToString::to_string),

@@ -204,6 +204,7 @@ fn init(root: &GuestRoot) -> Option<String> {
         ("systemd", "/lib/systemd/systemd"),
         ("openrc", "/sbin/openrc"),
         ("openrc", "/usr/sbin/openrc"),
+        ("openrc", "/etc/runlevels"),
         ("upstart", "/sbin/initctl"),
         ("runit", "/sbin/runit-init"),
         ("sysv", "/etc/inittab"),

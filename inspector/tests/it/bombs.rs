@@ -31,7 +31,6 @@ fn ask(dir: &Path, name: &str, task: &Task, limits: Limits) -> Ran {
         roots: &roots,
         further: &[],
         path: Path::new(name),
-        further: &[],
         format: None,
         limits,
         cancelled: Arc::default(),

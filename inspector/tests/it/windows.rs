@@ -138,6 +138,7 @@ fn examined(tree: Tree, table: &str) -> Examined {
         ..Disk::default()
     };
     let layer = FileSystemLayer {
+        subvolumes: Vec::new(),
         device: "/dev/sda2".to_owned(),
         fs_type: "ntfs".to_owned(),
         uuid: None,
