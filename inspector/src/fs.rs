@@ -1,6 +1,7 @@
 //! The seam between file system readers and guest facts.
 
 pub mod btrfs;
+pub mod erofs;
 pub mod exfat;
 pub mod ext;
 pub mod fat;

@@ -2,6 +2,7 @@
 
 use super::Probed;
 use crate::error::{DiskError, Result};
+use crate::fs::erofs::Erofs;
 use crate::fs::exfat::ExFat;
 use crate::fs::fat::Fat;
 use crate::fs::iso::Iso;
@@ -16,6 +17,7 @@ pub(super) fn open(layer: &Layer, facts: FileSystemFacts) -> Result<Probed> {
     let device = Arc::clone(layer);
     let seen = facts.clone();
     let reader = match facts.fs_type.as_str() {
+        "erofs" => shared(Erofs::open(device, seen)),
         "exfat" => shared(ExFat::open(device, seen)),
         "vfat" => shared(Fat::open(device, seen)),
         "iso9660" => shared(Iso::open(device, seen)),

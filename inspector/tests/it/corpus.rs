@@ -184,6 +184,17 @@ fn squashfs_trees_are_identical() {
     );
 }
 
+/// Trees of all EROFS file systems of valid raw and qcow2 images.
+#[test]
+fn erofs_trees_are_identical() {
+    let counts = trees("erofs");
+    assert!(
+        counts.keys().all(|answer| answer == "identical"),
+        "{counts:?}"
+    );
+    assert!(counts.is_empty() || counts["identical"] >= 6, "{counts:?}");
+}
+
 /// The fsck.fat cases: circles, chains to free clusters and to other files, bad names. Sizes bound
 /// the chains, so that what is left is read.
 #[test]

@@ -241,6 +241,11 @@ fn mutated_xfs_images() {
 }
 
 #[test]
+fn mutated_erofs_images() {
+    mutated("erofs", 2000);
+}
+
+#[test]
 fn mutated_btrfs_images() {
     mutated("btrfs", 800);
     let dir = unpack_fixtures("btrfs");
