@@ -25,6 +25,7 @@ fn every_layout_shows_the_files_as_they_were() {
         let shown = format!("{:?}", examined.layers.filesystems);
         let fs = &examined.mountable.first().expect(&shown).reader;
         assert_eq!(fs.facts().warnings, [""; 0], "{name}");
+        assert_eq!(fs.facts().label.as_deref(), Some("erofs-label"));
         let (tree, errors) = walk(fs.as_ref(), true);
         assert_eq!(errors, [], "{name}");
         let find = |path: &[u8]| {
@@ -73,7 +74,7 @@ fn every_layout_shows_the_files_as_they_were() {
             assert_eq!(fs.xattr(find(file), attribute).unwrap(), None, "{name}");
         }
     }
-    assert_eq!(images, 9);
+    assert_eq!(images, 15);
 }
 
 fn read(fs: &dyn guestkit_inspector::fs::FileSystem, node: NodeId, at: u64, len: usize) -> Vec<u8> {

@@ -3,6 +3,7 @@
 //! `z_erofs_lcluster_index`; compact indexes pack several entries and one block number).
 
 use super::Erofs;
+use super::decode::Algorithm;
 use super::inode::{Inode, Layout};
 use crate::bytes::{Record, narrow};
 use crate::error::{DiskError, Result};
@@ -28,7 +29,7 @@ pub(super) enum Stored {
     Plain,
     /// As it is, each byte at its place within a block: the end comes first.
     Interlaced,
-    Lz4,
+    Compressed(Algorithm),
     /// In the packed inode, from a position on.
     Packed,
 }
@@ -204,19 +205,18 @@ impl<'a> Index<'a> {
             let len = end.saturating_sub(start);
             return Ok(extent(position, len, Stored::Packed));
         }
-        let lz4 = match kind {
+        let algorithm = match kind {
             Kind::Plain => None,
             Kind::Head1 => Some(self.algorithms & 15),
             Kind::Head2 => Some(self.algorithms >> 4),
         };
-        let stored = match lz4 {
+        let stored = match algorithm {
             None if self.advise & INTERLACED != 0 => Stored::Interlaced,
             None => Stored::Plain,
-            Some(0) => Stored::Lz4,
-            Some(1) => return unsupported("erofs lzma"),
-            Some(2) => return unsupported("erofs deflate"),
-            Some(3) => return unsupported("erofs zstd"),
-            Some(n) => return unsupported(&format!("erofs compression {n}")),
+            Some(number) => match Algorithm::new(number) {
+                Some(algorithm) => Stored::Compressed(algorithm),
+                None => return unsupported(&format!("erofs compression {number}")),
+            },
         };
         let inline = u64::from(self.tail >> 16);
         if last && self.advise & TAIL_INLINE != 0 && inline > 0 {

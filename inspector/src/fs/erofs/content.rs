@@ -2,8 +2,8 @@
 
 use super::Erofs;
 use super::clusters::{Extent, Index, Stored};
+use super::decode::Algorithm;
 use super::inode::{Inode, Layout};
-use super::lz4;
 use crate::bytes::{Record, narrow, read_vec, wide};
 use crate::error::{DiskError, Result};
 use std::sync::Arc;
@@ -148,7 +148,10 @@ impl Erofs {
         let from = |skip| Source::Device(extent.position.saturating_add(skip));
         match extent.stored {
             Stored::Packed => Ok((Source::Packed(extent.position.saturating_add(skip)), left)),
-            Stored::Lz4 => Ok((Source::Decoded(self.decode(extent)?, narrow(skip)), left)),
+            Stored::Compressed(by) => Ok((
+                Source::Decoded(self.decode(extent, by)?, narrow(skip)),
+                left,
+            )),
             Stored::Plain | Stored::Interlaced if whole > extent.len => Err(DiskError::Corrupt {
                 structure: "erofs extent",
                 position: extent.position,
@@ -169,9 +172,9 @@ impl Erofs {
         }
     }
 
-    fn decode(&self, extent: &Extent) -> Result<Arc<Vec<u8>>> {
+    fn decode(&self, extent: &Extent, by: Algorithm) -> Result<Arc<Vec<u8>>> {
         let len = narrow(extent.end.saturating_sub(extent.start));
-        let key = (extent.position, extent.len, len);
+        let key = (extent.position, extent.len, len, by);
         self.data.get_or(&key, Vec::len, || {
             let raw = read_vec(self.device.as_ref(), extent.position, narrow(extent.len))?;
             let mut input = raw.as_slice();
@@ -180,7 +183,7 @@ impl Erofs {
                 input = input.get(padding..).unwrap_or_default();
             }
             let mut out = vec![0; len];
-            lz4::fill(input, &mut out).ok_or_else(|| DiskError::Corrupt {
+            by.fill(input, &mut out).ok_or_else(|| DiskError::Corrupt {
                 structure: "erofs extent",
                 position: extent.position,
                 problem: format!("{} bytes do not decompress to {len}", input.len()),

@@ -3,6 +3,7 @@
 
 mod clusters;
 mod content;
+mod decode;
 mod inode;
 mod lz4;
 mod superblock;
@@ -15,6 +16,7 @@ use crate::bytes::{Record, narrow, read_upto, wide};
 use crate::error::{DiskError, Result};
 use crate::read_at::Layer;
 use content::corrupt;
+use decode::Algorithm;
 use inode::Inode;
 use std::ops::ControlFlow;
 use superblock::Superblock;
@@ -39,8 +41,8 @@ pub struct Erofs {
     superblock: Superblock,
     facts: FileSystemFacts,
     meta: Pieces<u64, Vec<u8>>,
-    /// By position, length, and length when decompressed.
-    data: Pieces<(u64, u64, usize), Vec<u8>>,
+    /// By position, length, length when decompressed, and algorithm.
+    data: Pieces<(u64, u64, usize, Algorithm), Vec<u8>>,
     names: Names,
 }
 
