@@ -6,7 +6,7 @@ use crate::error::{DiskError, Result};
 use crate::fs::{Metadata, NodeKind};
 use crate::guest::{self, InspectOptions};
 use crate::layers::{self, Examined};
-use crate::report::table;
+use crate::report::{cyclonedx, spdx, table};
 use crate::vfs::{Found, GuestRoot};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,6 +22,18 @@ pub enum Form {
     Colour,
     /// One JSON document a line.
     Json,
+    /// A bill of materials of a report: CycloneDX 1.6.
+    CycloneDx,
+    /// A bill of materials of a report: SPDX 2.3.
+    Spdx,
+}
+
+impl Form {
+    /// Whether it tells systems and packages alone, of a report and of nothing else.
+    #[must_use]
+    pub fn is_sbom(self) -> bool {
+        matches!(self, Self::CycloneDx | Self::Spdx)
+    }
 }
 
 /// A place in a guest.
@@ -42,7 +54,8 @@ pub enum Task {
     Report {
         /// Form of the answer.
         form: Form,
-        /// Sections.
+        /// Sections. Of a bill of materials only `packages` and `deep_scan` count: for it no other
+        /// section is read.
         options: InspectOptions,
     },
     /// Container, partitions, volumes, file systems.
@@ -73,6 +86,34 @@ pub enum Task {
     },
 }
 
+impl Task {
+    fn form(&self) -> Option<Form> {
+        match self {
+            Self::Report { form, .. }
+            | Self::Layers { form }
+            | Self::List { form, .. }
+            | Self::Tree { form, .. } => Some(*form),
+            Self::Cat { .. } => None,
+        }
+    }
+}
+
+/// What a bill of materials tells, and nothing that has to be read for other sections. A deep scan
+/// stays: it reads the licences of Debian's packages.
+fn packages_of(options: &InspectOptions) -> InspectOptions {
+    InspectOptions {
+        packages: options.packages,
+        services: false,
+        users: false,
+        network: false,
+        security: false,
+        storage: false,
+        databases: false,
+        kernels: false,
+        deep_scan: options.deep_scan,
+    }
+}
+
 /// Nodes that a tree may have.
 const TREE_MAX: u64 = 5_000_000;
 /// Directories inside directories: deeper than any real tree, little enough for memory.
@@ -82,13 +123,19 @@ const DEPTH_MAX: usize = 512;
 ///
 /// # Errors
 /// What the layers answer; `Corrupt` for an image in which nothing is recognised; `NotFound` for a
-/// path or a device that is not there; `Io` when `out` cannot take the answer.
+/// path or a device that is not there; `Unsupported` for a bill of materials of anything but a
+/// report; `Io` when `out` cannot take the answer.
 pub fn perform(
     task: &Task,
     containers: &[Container],
     out: &mut dyn Write,
     progress: &dyn Fn(&'static str),
 ) -> Result<()> {
+    if task.form().is_some_and(Form::is_sbom) && !matches!(task, Task::Report { .. }) {
+        return Err(DiskError::Unsupported {
+            feature: "a bill of materials of anything but a report".to_owned(),
+        });
+    }
     progress("layers");
     let examined = layers::examine_all(containers)?;
     if !examined.layers.recognised {
@@ -96,9 +143,15 @@ pub fn perform(
     }
     match task {
         Task::Report { form, options } => {
+            let options = match form.is_sbom() {
+                true => &packages_of(options),
+                false => options,
+            };
             let report = guest::describe(examined, options, progress)?;
             match form {
                 Form::Json => json(out, &report),
+                Form::CycloneDx => json(out, &cyclonedx::render(&report, None)),
+                Form::Spdx => json(out, &spdx::render(&report, None)),
                 Form::Table => write(out, table::render(&report, false).as_bytes()),
                 Form::Colour => write(out, table::render(&report, true).as_bytes()),
             }
@@ -106,9 +159,9 @@ pub fn perform(
         Task::Layers { form } => {
             progress("write");
             match form {
-                Form::Json => json(out, &examined.layers),
                 Form::Table => write(out, table::layers(&examined.layers, false).as_bytes()),
                 Form::Colour => write(out, table::layers(&examined.layers, true).as_bytes()),
+                Form::Json | Form::CycloneDx | Form::Spdx => json(out, &examined.layers),
             }
         }
         Task::List { form, place } => {

@@ -13,15 +13,19 @@ use serde_json::{Value, json};
 pub fn render(report: &InspectReport, timestamp: Option<&str>) -> Value {
     let mut components = Vec::new();
     let mut dependencies = Vec::new();
+    let mut incomplete = Vec::new();
     let mut names = Names::new();
-    for (n, (os, packages)) in systems(report).into_iter().enumerate() {
+    for (n, found) in systems(report).into_iter().enumerate() {
         let reference = format!("os-{n}");
-        components.push(system(os, &reference));
+        components.push(system(found.os, &reference));
         let mut contained = Vec::new();
-        for package in packages {
+        for package in found.packages {
             let name = names.unique(format!("{reference}/{}", package.purl));
             components.push(component(package, &name));
             contained.push(Value::from(name));
+        }
+        if found.incomplete {
+            incomplete.push(Value::from(reference.clone()));
         }
         dependencies.push(json!({"ref": reference, "dependsOn": contained}));
     }
@@ -32,7 +36,7 @@ pub fn render(report: &InspectReport, timestamp: Option<&str>) -> Value {
         }]},
     });
     put(&mut metadata, "timestamp", timestamp.map(Value::from));
-    json!({
+    let mut out = json!({
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -41,7 +45,12 @@ pub fn render(report: &InspectReport, timestamp: Option<&str>) -> Value {
         "metadata": metadata,
         "components": components,
         "dependencies": dependencies,
-    })
+    });
+    if !incomplete.is_empty() {
+        let said = json!([{"aggregate": "incomplete", "dependencies": incomplete}]);
+        put(&mut out, "compositions", Some(said));
+    }
+    out
 }
 
 fn system(os: &Os, reference: &str) -> Value {
@@ -134,5 +143,17 @@ mod tests {
         let late = render(&report, Some("2026-01-02T03:04:05Z"));
         assert_eq!(late["metadata"]["timestamp"], "2026-01-02T03:04:05Z");
         assert_eq!(late["serialNumber"], found["serialNumber"]);
+    }
+
+    #[test]
+    fn packages_that_may_be_missing_are_told() {
+        let mut report = report();
+        assert_eq!(render(&report, None).get("compositions"), None);
+        let coverage = &mut report.sections.coverage;
+        coverage.insert("packages", crate::report::Coverage::Partial);
+        assert_eq!(
+            render(&report, None)["compositions"],
+            json!([{"aggregate": "incomplete", "dependencies": ["os-0"]}])
+        );
     }
 }

@@ -1,14 +1,22 @@
 //! Software bills of materials: what both formats take from a report, and names that depend on the
 //! content alone.
 
-use super::{InspectReport, Os, Package, Sections};
+use super::{Coverage, InspectReport, Os, Package, Sections};
 use sha2::{Digest, Sha256};
 
 /// Tool that the documents name as their maker.
 pub(super) const TOOL: &str = "guestkit-inspect";
 
+/// An operating system and what is installed in it.
+pub(super) struct System<'a> {
+    pub(super) os: &'a Os,
+    pub(super) packages: &'a [Package],
+    /// Whether packages may be missing: their database was damaged, unknown or not asked for.
+    pub(super) incomplete: bool,
+}
+
 /// Operating systems of a report with their packages.
-pub(super) fn systems(report: &InspectReport) -> Vec<(&Os, &[Package])> {
+pub(super) fn systems(report: &InspectReport) -> Vec<System<'_>> {
     let sections = |n: usize| -> Option<&Sections> {
         if n == 0 {
             return Some(&report.sections);
@@ -21,8 +29,14 @@ pub(super) fn systems(report: &InspectReport) -> Vec<(&Os, &[Package])> {
         .iter()
         .enumerate()
         .map(|(n, os)| {
-            let packages = sections(n).and_then(|sections| sections.packages.as_deref());
-            (os, packages.unwrap_or_default())
+            let sections = sections(n);
+            let packages = sections.and_then(|sections| sections.packages.as_deref());
+            let coverage = sections.and_then(|sections| sections.coverage.get("packages"));
+            System {
+                os,
+                packages: packages.unwrap_or_default(),
+                incomplete: coverage != Some(&Coverage::Ok),
+            }
         })
         .collect()
 }
@@ -106,7 +120,9 @@ pub(super) mod tests {
             cpe: Some("cpe:2.3:o:debian:debian_linux:12:*:*:*:*:*:*:*".to_owned()),
             ..Os::default()
         }];
-        report.sections.packages = Some(vec![
+        let sections = &mut report.sections;
+        sections.coverage.insert("packages", Coverage::Ok);
+        sections.packages = Some(vec![
             package("a", "1", "pkg:deb/debian/a@1?arch=amd64"),
             package("a", "1", "pkg:deb/debian/a@1?arch=amd64"),
             package("b", "", "pkg:deb/debian/b"),

@@ -1,8 +1,8 @@
 //! SPDX 2.3 in JSON (ISO/IEC 5962 and its successor): operating systems, and what is installed in
 //! them.
 
-use super::sbom::{TOOL, systems, uuid};
-use super::{InspectReport, Os, Package};
+use super::sbom::{System, TOOL, systems, uuid};
+use super::{InspectReport, Package};
 use serde_json::{Value, json};
 
 /// SPDX demands a time of making (section 6.9). A document without one must say something that is
@@ -16,11 +16,11 @@ const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 pub fn render(report: &InspectReport, timestamp: Option<&str>) -> Value {
     let mut packages = Vec::new();
     let mut relations = Vec::new();
-    for (n, (os, contained)) in systems(report).into_iter().enumerate() {
+    for (n, found) in systems(report).into_iter().enumerate() {
         let system_id = format!("SPDXRef-os-{n}");
-        packages.push(system(os, &system_id));
+        packages.push(system(&found, &system_id));
         relations.push(relation(DOCUMENT, "DESCRIBES", &system_id));
-        for (m, package) in contained.iter().enumerate() {
+        for (m, package) in found.packages.iter().enumerate() {
             let id = format!("{system_id}-package-{m}");
             packages.push(one(package, &id));
             relations.push(relation(&system_id, "CONTAINS", &id));
@@ -63,7 +63,8 @@ fn base(id: &str, name: &str, purpose: &str) -> serde_json::Map<String, Value> {
     .collect()
 }
 
-fn system(os: &Os, id: &str) -> Value {
+fn system(found: &System<'_>, id: &str) -> Value {
+    let os = found.os;
     let mut out = base(id, &os.distro, "OPERATING-SYSTEM");
     if let Some(version) = &os.version {
         out.insert("versionInfo".to_owned(), json!(version));
@@ -74,6 +75,10 @@ fn system(os: &Os, id: &str) -> Value {
     if let Some(cpe) = &os.cpe {
         let reference = reference("SECURITY", "cpe23Type", cpe);
         out.insert("externalRefs".to_owned(), json!([reference]));
+    }
+    if found.incomplete {
+        let comment = "the list of its packages is incomplete";
+        out.insert("comment".to_owned(), json!(comment));
     }
     Value::Object(out)
 }
@@ -137,5 +142,10 @@ mod tests {
         assert_eq!(found["packages"][1]["supplier"], "Organization: Maker [x]");
         assert_eq!(found["creationInfo"]["created"], NO_TIME);
         assert_eq!(found["packages"][3].get("versionInfo"), None);
+        assert_eq!(found["packages"][0].get("comment"), None);
+        let mut report = report();
+        report.sections.coverage.clear();
+        let comment = "the list of its packages is incomplete";
+        assert_eq!(render(&report, None)["packages"][0]["comment"], comment);
     }
 }

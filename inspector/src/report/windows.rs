@@ -120,7 +120,7 @@ pub struct Application {
 pub struct Hotfix {
     /// `KB5032190`, or the name of a package that tells no number.
     pub id: String,
-    /// installed, superseded, staged, install_pending, uninstall_pending, absent.
+    /// installed, superseded, staged, install_pending, uninstall_pending, absent, unknown.
     pub state: &'static str,
     /// Newest version among its packages.
     pub version: Option<String>,

@@ -14,6 +14,7 @@ use std::path::PathBuf;
     after_help = "Examples:
   guestkit-inspect debian-12.qcow2
   guestkit-inspect --output json debian-12.qcow2 | jq '.packages[].purl'
+  guestkit-inspect --output cyclonedx debian-12.qcow2 > debian-12.cdx.json
   guestkit-inspect --section packages --section users debian-12.qcow2
   guestkit-inspect --deep debian-12.qcow2
   guestkit-inspect ls debian-12.qcow2 /etc
@@ -37,7 +38,7 @@ pub(crate) struct ReportArguments {
     /// The disk image
     #[arg(required = true)]
     pub(crate) image: Option<PathBuf>,
-    /// Form of the report
+    /// Form of the report; cyclonedx and spdx tell systems and packages
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) output: Output,
     /// Only these sections: packages, services, users, network, security, storage, databases, kernels
@@ -131,6 +132,11 @@ pub(crate) struct Common {
 pub(crate) enum Output {
     Table,
     Json,
+    /// CycloneDX 1.6, a bill of materials
+    #[value(name = "cyclonedx")]
+    CycloneDx,
+    /// SPDX 2.3, a bill of materials
+    Spdx,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -71,8 +71,13 @@ fn question(cli: Cli) -> Result<(Task, PathBuf, Common), String> {
             options.deep_scan = report.deep;
             let form = match report.output {
                 Output::Json => Form::Json,
+                Output::CycloneDx => Form::CycloneDx,
+                Output::Spdx => Form::Spdx,
                 Output::Table => people(),
             };
+            if form.is_sbom() && !options.packages {
+                return Err("a bill of materials needs the section packages".to_owned());
+            }
             (Task::Report { form, options }, image, report.common)
         }
         Some(Verb::Layers {
