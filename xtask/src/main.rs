@@ -32,6 +32,8 @@ enum Verb {
     Corpus,
     /// Builds guests from distribution packages and compares what the inspector says (needs root)
     Guests(verbs::guests::Options),
+    /// Asks the official validators about the bills of materials of guests
+    Sbom(verbs::sbom::Options),
     /// Fuzzes the readers of the inspector
     Fuzz(verbs::fuzz::Options),
     /// Measures
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Sim(options) => verbs::sim::run(&options),
         Verb::Corpus => verbs::corpus::run(),
         Verb::Guests(options) => verbs::guests::run(&options),
+        Verb::Sbom(options) => verbs::sbom::run(&options),
         Verb::Fuzz(options) => verbs::fuzz::run(&options),
         Verb::Bench(options) => verbs::bench::run(&options),
     };
