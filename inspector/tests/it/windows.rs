@@ -441,9 +441,13 @@ fn services_accounts_and_interfaces() {
                "addresses": ["192.0.2.10/24", "192.0.2.11/25"]}),
         "a static interface",
     );
+    let profile = |name: &str, enabled: bool| {
+        json!({"name": "windows", "enabled": enabled, "default": name,
+               "path": "SYSTEM\\Services\\SharedAccess\\Parameters\\FirewallPolicy"})
+    };
     same(
         network,
-        json!({"dns": ["192.0.2.53", "192.0.2.54"], "firewall": ["windows:private"],
+        json!({"dns": ["192.0.2.53", "192.0.2.54"], "firewall": [profile("domain", false), profile("private", true), profile("public", false)],
                "search": ["corp.example.test", "example.test"],
                "hosts": [{"address": "192.0.2.99", "names": ["build.example.test", "build"]}]}),
         "network",
