@@ -168,7 +168,7 @@ impl Writer {
     /// Gets a producer id; fences whatever the id's earlier holder has in flight.
     ///
     /// # Errors
-    /// When the cluster gives none within [`INIT_MAX`].
+    /// When the cluster gives none within `INIT_MAX`.
     pub fn open(&mut self) -> Result<(), BrokerError> {
         if self.producer.is_some() && !self.renewal.is_due() {
             return Ok(());
