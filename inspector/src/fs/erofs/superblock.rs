@@ -19,6 +19,9 @@ const FRAGMENTS: u32 = 0x20;
 const LONG_ADDRESSES: u32 = 0x80;
 const META_BOX: u32 = 0x100;
 
+/// Of `feature_compat`: prefixes are not in the packed inode.
+const PLAIN_PREFIXES: u32 = 0x10;
+
 /// The names of the bits, as `/sys/fs/erofs/features` has them.
 const NAMES: [(u32, &str); 9] = [
     (ZERO_PADDING, "zero_padding"),
@@ -42,6 +45,11 @@ pub(super) struct Superblock {
     meta_start: u64,
     pub(super) xattr_start: u64,
     pub(super) packed: u64,
+    /// Where the beginnings of names are that the file system itself defines, and their number.
+    pub(super) prefixes_at: u64,
+    pub(super) prefixes: u8,
+    /// Whether that is a place in the packed inode.
+    pub(super) prefixes_packed: bool,
     incompatible: u32,
     /// Whether there is a checksum and it is wrong.
     pub(super) damaged_sum: bool,
@@ -83,6 +91,11 @@ impl Superblock {
             meta_start: bytes_of(r.u32_le(40)?),
             xattr_start: bytes_of(r.u32_le(44)?),
             packed: r.u64_le(96)?,
+            prefixes_at: u64::from(r.u32_le(92)?) << 2,
+            prefixes: r.u8(91)?,
+            prefixes_packed: r.u32_le(8)? & PLAIN_PREFIXES == 0
+                && incompatible & FRAGMENTS != 0
+                && r.u64_le(96)? != 0,
             incompatible,
             damaged_sum: r.u32_le(8)? & 1 != 0 && !sum_is_right(device, block_bits)?,
         })

@@ -3,25 +3,24 @@
 use super::Erofs;
 use super::inode::Inode;
 use crate::bytes::{Record, wide};
-use crate::error::{DiskError, Result};
+use crate::error::Result;
 
 /// `struct erofs_xattr_ibody_header` without its list.
 const HEAD: usize = 12;
 /// An entry without its name, and the unit of their places.
 const ENTRY: usize = 4;
 
-/// The beginning of a name, by number; `None` for one that the file system itself defines.
-fn prefix(number: u8) -> Option<&'static [u8]> {
-    Some(match number {
+/// The beginning of a name, by number.
+fn prefix(number: u8) -> &'static [u8] {
+    match number {
         1 => b"user.",
         2 => b"system.posix_acl_access",
         3 => b"system.posix_acl_default",
         4 => b"trusted.",
         6 => b"security.",
-        0x80.. => return None,
         // Not known to Linux either; no name that is asked for begins so.
         _ => b"?",
-    })
+    }
 }
 
 /// An entry's name as (number, rest), and the lengths of rest and value.
@@ -47,19 +46,21 @@ impl Head {
     }
 
     /// Whether the name is `wanted`.
-    fn is(&self, rest: &[u8], wanted: &[u8]) -> Result<bool> {
-        let Some(prefix) = prefix(self.number) else {
-            return Err(DiskError::Unsupported {
-                feature: "erofs xattr_prefixes".to_owned(),
-            });
+    fn is(&self, fs: &Erofs, rest: &[u8], wanted: &[u8]) -> Result<bool> {
+        let defined;
+        let beginning = match self.number.checked_sub(0x80) {
+            None => prefix(self.number),
+            Some(index) => {
+                defined = fs.long_prefix(index)?;
+                defined.as_slice()
+            }
         };
-        Ok(wanted.strip_prefix(prefix) == Some(rest))
+        Ok(wanted.strip_prefix(beginning) == Some(rest))
     }
 }
 
 impl Erofs {
-    /// The value of an attribute of an inode. One whose prefix the file system defines is only
-    /// refused when no other is the one that is wanted.
+    /// The value of an attribute of an inode.
     pub(super) fn find_xattr(&self, inode: &Inode, wanted: &[u8]) -> Result<Option<Vec<u8>>> {
         if inode.xattr_len == 0 {
             return Ok(None);
@@ -67,13 +68,10 @@ impl Erofs {
         let raw = self.meta(inode.xattr_at, inode.xattr_len)?;
         let r = Record::new("erofs xattrs", inode.xattr_at, &raw);
         let shared = usize::from(r.u8(4)?);
-        let mut refused = None;
         for index in 0..shared {
             let id = r.u32_le(HEAD.saturating_add(index.saturating_mul(4)))?;
-            match self.shared_xattr(id, wanted) {
-                Ok(None) => {}
-                Err(e @ DiskError::Unsupported { .. }) => refused = Some(e),
-                other => return other,
+            if let Some(value) = self.shared_xattr(id, wanted)? {
+                return Ok(Some(value));
             }
         }
         let mut at = HEAD.saturating_add(shared.saturating_mul(4));
@@ -82,17 +80,13 @@ impl Erofs {
             let head = Head::parse(&r, at)?;
             let name_at = at.saturating_add(ENTRY);
             let rest = r.slice(name_at, head.name_len)?;
-            match head.is(rest, wanted) {
-                Ok(true) => {
-                    let value_at = name_at.saturating_add(head.name_len);
-                    return Ok(Some(r.slice(value_at, head.value_len)?.to_vec()));
-                }
-                Ok(false) => {}
-                Err(e) => refused = Some(e),
+            if head.is(self, rest, wanted)? {
+                let value_at = name_at.saturating_add(head.name_len);
+                return Ok(Some(r.slice(value_at, head.value_len)?.to_vec()));
             }
             at = at.saturating_add(head.len().next_multiple_of(ENTRY));
         }
-        refused.map_or(Ok(None), Err)
+        Ok(None)
     }
 
     /// The value of a shared attribute, if it has the wanted name. They lie on units of four bytes.
@@ -104,10 +98,45 @@ impl Erofs {
         let head = Head::parse(&Record::new("erofs shared xattr", at, &raw), 0)?;
         let raw = self.meta(at, head.len())?;
         let r = Record::new("erofs shared xattr", at, &raw);
-        if !head.is(r.slice(ENTRY, head.name_len)?, wanted)? {
+        if !head.is(self, r.slice(ENTRY, head.name_len)?, wanted)? {
             return Ok(None);
         }
         let value_at = ENTRY.saturating_add(head.name_len);
         Ok(Some(r.slice(value_at, head.value_len)?.to_vec()))
+    }
+
+    /// A beginning that the file system defines (`struct erofs_xattr_long_prefix`): each has its
+    /// length before it and lies on a unit of four bytes; its first byte numbers a usual one.
+    fn long_prefix(&self, index: u8) -> Result<Vec<u8>> {
+        let mut at = self.superblock.prefixes_at;
+        let bytes = |at, len| match self.superblock.prefixes_packed {
+            false => self.meta(at, len),
+            true => {
+                let packed = self.inode(self.superblock.packed)?;
+                let mut bytes = vec![0; len];
+                let got = self.read(&packed, at, &mut bytes)?;
+                bytes.truncate(got);
+                Ok(bytes)
+            }
+        };
+        if index >= self.superblock.prefixes {
+            let r = Record::new("erofs xattr prefixes", at, &[]);
+            return Err(r.corrupt(0, format!("prefix {index}")));
+        }
+        // Most of it is in memory, but it is work: charge a step of the budget.
+        self.device.read_exact_at(0, &mut [])?;
+        let mut left = index;
+        loop {
+            let raw = bytes(at, 2)?;
+            let len = Record::new("erofs xattr prefix", at, &raw).u16_le(0)?;
+            let Some(fewer) = left.checked_sub(1) else {
+                let raw = bytes(at.saturating_add(2), usize::from(len))?;
+                let r = Record::new("erofs xattr prefix", at, &raw);
+                let infix = r.slice(1, raw.len().saturating_sub(1))?;
+                return Ok([prefix(r.u8(0)?), infix].concat());
+            };
+            left = fewer;
+            at = at.saturating_add(u64::from(len)).saturating_add(5) & !3;
+        }
     }
 }
