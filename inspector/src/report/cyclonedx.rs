@@ -3,7 +3,7 @@
 //! Matchers take the distribution from the component of type `operating-system` (its name is the
 //! `ID` of os-release, its version `VERSION_ID`) and packages by their package URL.
 
-use super::sbom::{Names, TOOL, systems, uuid};
+use super::sbom::{Names, TOOL, cpe, line, systems, uuid};
 use super::{InspectReport, Os, Package};
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn system(os: &Os, reference: &str) -> Value {
         "description",
         os.pretty_name.clone().map(Value::from),
     );
-    put(&mut out, "cpe", os.cpe.clone().map(Value::from));
+    put(&mut out, "cpe", cpe(os).map(Value::from));
     out
 }
 
@@ -87,19 +87,21 @@ fn component(package: &Package, reference: &str) -> Value {
         );
     }
     let mut out = json!({
-        "type": kind, "bom-ref": reference, "name": package.name, "purl": package.purl,
-        "properties": properties,
+        "type": kind, "bom-ref": reference, "name": package.name, "properties": properties,
     });
+    // Without a name there is no package URL.
+    let url = Some(&package.purl).filter(|_| !package.name.is_empty());
+    put(&mut out, "purl", url.map(|url| json!(url)));
     let version = Some(&package.full_version).filter(|version| !version.is_empty());
     put(&mut out, "version", version.map(|text| json!(text)));
-    let vendor = package.vendor.as_ref();
+    let vendor = package.vendor.as_deref().and_then(line);
     put(
         &mut out,
         "supplier",
         vendor.map(|name| json!({"name": name})),
     );
     // Texts of package managers are seldom SPDX expressions: they are names here.
-    let license = package.license.as_ref();
+    let license = package.license.as_deref().and_then(line);
     let license = license.map(|name| json!([{"license": {"name": name}}]));
     put(&mut out, "licenses", license);
     out

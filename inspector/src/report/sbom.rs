@@ -54,6 +54,49 @@ pub(super) fn uuid(content: &str) -> String {
     crate::bytes::uuid(&bytes).unwrap_or_default()
 }
 
+/// A guest's text as one line; none when nothing is in it.
+pub(super) fn line(text: &str) -> Option<String> {
+    let parts = text.split(|c: char| c.is_control() || c.is_whitespace());
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// The system's CPE, where it is a well-formed string (NISTIR 7695, section 6.2): os-release may say
+/// anything, and one bad name spoils a whole document. Wildcards inside values and languages, which no
+/// system has, are left out too.
+pub(super) fn cpe(os: &Os) -> Option<&str> {
+    const PARTS: usize = 11;
+    const LANGUAGE: usize = 6;
+    let cpe = os.cpe.as_deref()?;
+    let mut parts = vec![String::new()];
+    let mut chars = cpe.strip_prefix("cpe:2.3:")?.chars();
+    while let Some(c) = chars.next() {
+        if c == ':' {
+            parts.push(String::new());
+            continue;
+        }
+        let is_plain = c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '*');
+        let is_quoted = c == '\\'
+            && chars
+                .next()
+                .is_some_and(|c| c.is_ascii_punctuation() && !matches!(c, '-' | '.' | '_'));
+        if !is_plain && !is_quoted {
+            return None;
+        }
+        parts.last_mut()?.push(c);
+    }
+    let is_any = |part: &str| matches!(part, "*" | "-");
+    let well_formed = parts.len() == PARTS
+        && parts
+            .first()
+            .is_some_and(|part| matches!(&**part, "a" | "h" | "o"))
+        && parts.get(LANGUAGE).is_some_and(|part| is_any(part))
+        && parts
+            .iter()
+            .all(|part| is_any(part) || (!part.is_empty() && !part.contains('*')));
+    well_formed.then_some(cpe)
+}
+
 /// Names of their own for packages that share a URL, as rpm allows.
 pub(super) struct Names {
     seen: std::collections::BTreeMap<String, u32>,
@@ -128,6 +171,33 @@ pub(super) mod tests {
             package("b", "", "pkg:deb/debian/b"),
         ]);
         report
+    }
+
+    #[test]
+    fn odd_text_of_a_guest_spoils_no_document() {
+        assert_eq!(line(" a\n\u{1}b  c "), Some("a b c".to_owned()));
+        assert_eq!(line(" \n"), None);
+        let rest = ":*:*:*:*:*:*:*";
+        for (start, lawful) in [
+            ("cpe:2.3:o:debian:debian_linux:12", true),
+            ("cpe:2.3:o:a:b:1\\+2\\:3", true),
+            ("cpe:2.3:o:a:b:-", true),
+            ("cpe:2.3:o:a:b:1+2", false),
+            ("cpe:2.3:o:a:b:é", false),
+            ("cpe:2.3:o:a:b:\\é", false),
+            ("cpe:2.3:o:a::1", false),
+            ("cpe:2.3:o:a:b*:1", false),
+            ("cpe:2.3:x:a:b:1", false),
+            ("cpe:2.3:o:a:b:1:2", false),
+            ("cpe:2.3:o:a:b:1\\", false),
+            ("cpe:/o:a:b:1", false),
+        ] {
+            let os = Os {
+                cpe: Some(format!("{start}{rest}")),
+                ..Os::default()
+            };
+            assert_eq!(cpe(&os).is_some(), lawful, "{start}");
+        }
     }
 
     #[test]

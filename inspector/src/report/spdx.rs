@@ -1,7 +1,7 @@
 //! SPDX 2.3 in JSON (ISO/IEC 5962 and its successor): operating systems, and what is installed in
 //! them.
 
-use super::sbom::{System, TOOL, systems, uuid};
+use super::sbom::{System, TOOL, cpe, line, systems, uuid};
 use super::{InspectReport, Package};
 use serde_json::{Value, json};
 
@@ -25,6 +25,10 @@ pub fn render(report: &InspectReport, timestamp: Option<&str>) -> Value {
             packages.push(one(package, &id));
             relations.push(relation(&system_id, "CONTAINS", &id));
         }
+    }
+    if packages.is_empty() {
+        // A document that describes nothing has to say so: NONE may stand here (section 11.1).
+        relations.push(relation(DOCUMENT, "DESCRIBES", "NONE"));
     }
     let name = report.os.first().and_then(|os| os.pretty_name.clone());
     let content = Value::from(packages.clone()).to_string();
@@ -72,7 +76,7 @@ fn system(found: &System<'_>, id: &str) -> Value {
     if let Some(pretty) = &os.pretty_name {
         out.insert("description".to_owned(), json!(pretty));
     }
-    if let Some(cpe) = &os.cpe {
+    if let Some(cpe) = cpe(os) {
         let reference = reference("SECURITY", "cpe23Type", cpe);
         out.insert("externalRefs".to_owned(), json!([reference]));
     }
@@ -92,7 +96,7 @@ fn one(package: &Package, id: &str) -> Value {
     if !package.full_version.is_empty() {
         out.insert("versionInfo".to_owned(), json!(package.full_version));
     }
-    if let Some(vendor) = &package.vendor {
+    if let Some(vendor) = package.vendor.as_deref().and_then(line) {
         // Parentheses would begin an e-mail address (section 7.5).
         let vendor = vendor.replace('(', "[").replace(')', "]");
         out.insert(
@@ -100,7 +104,7 @@ fn one(package: &Package, id: &str) -> Value {
             json!(format!("Organization: {vendor}")),
         );
     }
-    if let Some(license) = &package.license {
+    if let Some(license) = package.license.as_deref().and_then(line) {
         // Texts of package managers are seldom SPDX expressions.
         let comment = format!("the package says: {license}");
         out.insert("licenseComments".to_owned(), json!(comment));
@@ -114,8 +118,11 @@ fn one(package: &Package, id: &str) -> Value {
     if let Some(source) = source {
         out.insert("sourceInfo".to_owned(), json!(source));
     }
-    let reference = reference("PACKAGE-MANAGER", "purl", &package.purl);
-    out.insert("externalRefs".to_owned(), json!([reference]));
+    // Without a name there is no package URL.
+    if !package.name.is_empty() {
+        let reference = reference("PACKAGE-MANAGER", "purl", &package.purl);
+        out.insert("externalRefs".to_owned(), json!([reference]));
+    }
     Value::Object(out)
 }
 
@@ -147,5 +154,10 @@ mod tests {
         report.sections.coverage.clear();
         let comment = "the list of its packages is incomplete";
         assert_eq!(render(&report, None)["packages"][0]["comment"], comment);
+        report.os.clear();
+        assert_eq!(
+            render(&report, None)["relationships"],
+            json!([relation(DOCUMENT, "DESCRIBES", "NONE")])
+        );
     }
 }

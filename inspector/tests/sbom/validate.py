@@ -8,6 +8,7 @@ Each image is asked twice for each format: the bytes must not differ.
 """
 
 import json
+import struct
 import subprocess
 import sys
 import tempfile
@@ -68,10 +69,23 @@ def spdx(data):
     return len(urls), [message.validation_message for message in messages]
 
 
+def without_system(folder):
+    """A disk with a partition in which nothing is: its bill of materials is empty, and valid."""
+    table = bytes(446) + bytes([0, 0, 2, 0, 0x83, 0, 2, 0]) + struct.pack("<II", 1, 100)
+    path = Path(folder) / "without-a-system.raw"
+    path.write_bytes((table + bytes(48) + b"\x55\xaa").ljust(1 << 16, b"\0"))
+    return str(path)
+
+
 def main():
+    with tempfile.TemporaryDirectory() as folder:
+        validate(folder)
+
+
+def validate(folder):
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    command, images = sys.argv[1], sys.argv[2:]
+    command, images = sys.argv[1], sys.argv[2:] + [without_system(folder)]
     wrong = 0
     for image in images:
         counts = set()

@@ -38,7 +38,7 @@ pub(crate) struct ReportArguments {
     /// The disk image
     #[arg(required = true)]
     pub(crate) image: Option<PathBuf>,
-    /// Form of the report; cyclonedx and spdx tell systems and packages
+    /// Form of the report; cyclonedx (1.6) and spdx (2.3) are bills of materials: systems, packages
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) output: Output,
     /// Only these sections: packages, services, users, network, security, storage, databases, kernels
@@ -132,10 +132,8 @@ pub(crate) struct Common {
 pub(crate) enum Output {
     Table,
     Json,
-    /// CycloneDX 1.6, a bill of materials
     #[value(name = "cyclonedx")]
     CycloneDx,
-    /// SPDX 2.3, a bill of materials
     Spdx,
 }
 
