@@ -31,14 +31,26 @@ impl Handler for Inspect {
         let payload: InspectPayload = payload(job)?;
         let form = match payload.output.as_ref().and_then(|o| o.format.as_deref()) {
             None | Some("json") => Form::Json,
+            Some("cyclonedx") => Form::CycloneDx,
+            Some("spdx") => Form::Spdx,
             Some(other) => {
                 return Err(Failure::lasting(
                     error_code::INVALID_JOB,
-                    format!("payload.data.output.format is {other:?}: only json is known"),
+                    format!(
+                        "payload.data.output.format is {other:?}: json, cyclonedx and spdx are known"
+                    ),
                 )
                 .into());
             }
         };
+        let options = options(&payload.options);
+        if form.is_sbom() && !options.packages {
+            return Err(Failure::lasting(
+                error_code::INVALID_JOB,
+                "payload.data.options.include_packages is false: a bill of materials needs packages",
+            )
+            .into());
+        }
         let roots = HostRoots::new(&context.settings.disk_roots)
             .map_err(|error| failure(&error, "open", Cost::default()))?;
         check_file(&roots, &payload.image, context)?;
@@ -50,10 +62,7 @@ impl Handler for Inspect {
             limits: Limits::default(),
             cancelled: context.cancelled.clone(),
         };
-        let task = Task::Report {
-            form,
-            options: options(&payload.options),
-        };
+        let task = Task::Report { form, options };
         let phase = std::cell::RefCell::new("open".to_owned());
         let mut document = Vec::new();
         let isolation = &context.settings.isolation;

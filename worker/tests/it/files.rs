@@ -125,3 +125,62 @@ fn a_second_worker_on_the_same_directory_is_refused() {
     first.kill().unwrap();
     first.wait().unwrap();
 }
+
+/// The forms that an inspection's document may have, and what else is refused.
+#[test]
+fn the_form_of_a_report_is_what_the_job_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::create_dir(dir.join("jobs")).unwrap();
+    let guests =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../inspector/tests/data/guests/deb12-gpt-ext4");
+    let forms = [
+        ("none-0001", r"{}", r"{}"),
+        ("cyclonedx-0001", r#"{"format":"cyclonedx"}"#, r"{}"),
+        ("spdx-0001", r#"{"format":"spdx"}"#, r"{}"),
+        ("xml-00001", r#"{"format":"xml"}"#, r"{}"),
+        (
+            "empty-0001",
+            r#"{"format":"spdx"}"#,
+            r#"{"include_packages":false}"#,
+        ),
+    ];
+    for (id, output, options) in forms {
+        let job = format!(
+            r#"{{"version":"1.0","job_id":"{id}","created_at":"2026-11-24T15:00:00Z","kind":"VMOperation","operation":"guestkit.inspect","payload":{{"type":"guestkit.inspect.v1","data":{{"image":{{"path":"deb12-gpt-ext4.qcow2"}},"options":{options},"output":{output}}}}}}}"#
+        );
+        fs::write(dir.join(format!("jobs/{id}.json")), job).unwrap();
+    }
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_guestkit-worker"))
+        .arg("run")
+        .arg("--jobs-dir")
+        .arg(dir.join("jobs"))
+        .arg("--results-dir")
+        .arg(dir.join("results"))
+        .arg("--disk-root")
+        .arg(guests)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(dir.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    wait_until("all files are settled", LIMIT, || waiting(dir) == 0);
+    xtask::cluster::process::sigterm(worker.id()).unwrap();
+    assert!(worker.wait().unwrap().success());
+    let [none, cyclonedx, spdx, xml, empty] = forms.map(|(id, ..)| result(dir, id));
+    assert_eq!(none["data"]["schema"], "guestkit.inspect.v1", "{none}");
+    assert_eq!(cyclonedx["data"]["bomFormat"], "CycloneDX", "{cyclonedx}");
+    assert_eq!(spdx["data"]["spdxVersion"], "SPDX-2.3", "{spdx}");
+    let packages = none["data"]["packages"].as_array().unwrap().len();
+    assert!(packages > 100);
+    // And the operating system.
+    for list in [&cyclonedx["data"]["components"], &spdx["data"]["packages"]] {
+        assert_eq!(list.as_array().unwrap().len(), packages + 1);
+    }
+    for (refused, part) in [(xml, "cyclonedx and spdx"), (empty, "include_packages")] {
+        assert_eq!(refused["status"], "failed");
+        assert_eq!(refused["error"]["code"], "INVALID_JOB");
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(message.contains(part), "{message}");
+    }
+}
