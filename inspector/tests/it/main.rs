@@ -5,6 +5,7 @@ mod bombs;
 mod build;
 mod containers;
 mod corpus;
+mod document;
 mod erofs;
 mod ext;
 mod fat;
