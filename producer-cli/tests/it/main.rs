@@ -106,12 +106,12 @@ fn exit_codes_say_what_happened() {
     let cli = Cli::new("codes");
     assert_eq!(cli.run(&["topics", "check"], "").0, 1);
     assert_eq!(cli.run(&["topics", "create", "--partitions", "1"], "").0, 0);
-    let (code, _, errors) = cli.run(&["echo", "--wait", "--timeout", "1s"], "");
+    let (code, _, errors) = cli.run(&["echo", "--wait", "--timeout", "6s"], "");
     assert_eq!(code, 4, "{errors}");
     assert_eq!(cli.run(&["results", "--job-id", "not-there-1"], "").0, 1);
     assert_eq!(cli.run(&["results"], "").0, 0);
     assert_eq!(
-        cli.run(&["progress", "--follow", "--timeout", "1s"], "").0,
+        cli.run(&["progress", "--follow", "--timeout", "6s"], "").0,
         4
     );
     assert_eq!(cli.run(&["dead-letters", "list"], "").0, 0);
