@@ -21,12 +21,24 @@ pub struct ImageRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
     /// Whether it may only be read. Default: true.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub read_only: bool,
 }
 
 const fn yes() -> bool {
     true
+}
+
+// serde asks by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// Defaults are left out: the payload hash of a job must not depend on whether its producer spells
+/// them out by way of this library.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl ImageRef {
@@ -78,7 +90,7 @@ pub struct InspectPayload {
     /// The disk.
     pub image: ImageRef,
     /// What to look for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub options: InspectOptions,
     /// Where the document goes; without it it is the result's `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +102,7 @@ pub struct InspectPayload {
 #[serde(default)]
 pub struct InspectOptions {
     /// Whether every file may be walked.
+    #[serde(skip_serializing_if = "is_default")]
     pub deep_scan: bool,
     /// Installed packages.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +152,7 @@ pub struct ComparePayload {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_document: Option<serde_json::Value>,
     /// What to compare.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub options: InspectOptions,
     /// Where the outcome goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,8 +164,10 @@ pub struct ComparePayload {
 #[serde(default)]
 pub struct EchoRequests {
     /// How long to sleep, in milliseconds.
+    #[serde(skip_serializing_if = "is_default")]
     pub sleep_ms: u64,
     /// How many progress events to send, spread over the sleep.
+    #[serde(skip_serializing_if = "is_default")]
     pub progress_steps: u32,
     /// How to fail.
     #[serde(skip_serializing_if = "Option::is_none")]
