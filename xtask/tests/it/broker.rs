@@ -33,6 +33,13 @@ fn clients_behind_the_proxy_stay_there() {
     let armed = proxy.on(api::CREATE_TOPICS, Fault::CutBeforeResponse);
     create_topic(proxy.address(), "unheard", 1).unwrap_err();
     assert_eq!(armed.fired(), 1);
+    // A new topic shows in the broker's metadata a moment after the controller made it.
+    for _ in 0..100 {
+        if topic_names(kafka.address()).unwrap().len() == 2 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     assert_eq!(topic_names(kafka.address()).unwrap(), ["plain", "unheard"]);
 
     // The broker never saw it.
