@@ -10,11 +10,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Jobs are made on one thread and given up on another: glibc's allocator spends a fifth of a busy
-/// worker's time on that.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Inspects virtual machine disks: claims jobs from Kafka, publishes exactly one result per key.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]

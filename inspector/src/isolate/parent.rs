@@ -35,10 +35,6 @@ const LAST_STEPS: Duration = Duration::from_secs(1);
 const LAST_WORDS_MAX: u64 = 2_000;
 const READ: usize = 64 << 10;
 
-/// An allocator that reserves its usual gigabyte at start leaves no room beneath the child's limit; 32 MiB
-/// at a time (the unit is KiB) does. Programs with another allocator do not know the word.
-pub(super) const ALLOCATOR: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "32768");
-
 struct Running {
     child: Reaped,
     answers: ChildStdout,
@@ -162,7 +158,6 @@ impl Running {
             .arg0("guestkit-isolated")
             .arg(MARK)
             .env_clear()
-            .env(ALLOCATOR.0, ALLOCATOR.1)
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::piped())

@@ -10,11 +10,6 @@ mod takeover;
 
 use cluster::Cluster;
 
-/// Jobs are made on one thread and given up on another: glibc's allocator spends a fifth of a busy
-/// worker's time on that.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// No-op jobs of the throughput runs.
 const NO_OP_JOBS: usize = 400_000;
 /// Rounds of them: one says little on a shared machine.
