@@ -1,6 +1,6 @@
 //! NTFS features that the corpus lacks, against the files as they were before they were stored.
 
-use crate::support::{Plain, Tree, open_alone, sha256, unpack_fixtures, walk};
+use crate::support::{Plain, Tree, budget, open_host, sha256, unpack_fixtures, walk};
 use guestkit_inspector::fs::ntfs::Ntfs;
 use guestkit_inspector::fs::{FileSystem, FileSystemFacts, NodeKind};
 use guestkit_inspector::layers;
@@ -114,18 +114,8 @@ fn windows_guest_agrees_with_its_truth() {
         return;
     };
     let guest = corpus.join("guests/win11-mbr-ntfs");
-    let work = tempfile::tempdir().unwrap();
-    let raw = work.path().join("raw");
-    let converted = std::process::Command::new("qemu-img")
-        .args(["convert", "-O", "raw"])
-        .arg(guest.join("win11-mbr-ntfs-streamOptimized.vmdk"))
-        .arg(&raw)
-        .status();
-    if !converted.is_ok_and(|status| status.success()) {
-        eprintln!("not run: the Windows guest: no qemu-img");
-        return;
-    }
-    let container = open_alone(Plain::layer(File::open(raw).unwrap()), WALL).unwrap();
+    let name = "win11-mbr-ntfs-streamOptimized.vmdk";
+    let container = open_host(&guest, name, &budget(WALL)).unwrap();
     let examined = layers::examine(&container).unwrap();
     let fs = &examined
         .mountable
