@@ -42,6 +42,8 @@ def check(guest):
     same("two runs", first, run(*images, *more, "--output", "json"))
     document = json.loads(first)
     counts = {}
+    if more and [disk["device"] for disk in document["further"]] != ["/dev/sdb"]:
+        raise AssertionError(f"further disks: {document.get('further')}")
     for pointer, value in rows(truth / "facts.tsv"):
         counts["facts"] = counts.get("facts", 0) + same(pointer, str(at(document, pointer)), value)
     if (truth / "systems").exists():

@@ -9,7 +9,7 @@ pub mod spdx;
 pub mod table;
 pub mod windows;
 
-use crate::layers::{FileSystemLayer, Layers, Volume};
+use crate::layers::{FileSystemLayer, FurtherDisk, Layers, Volume};
 use crate::partition::Disk;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,6 +26,9 @@ pub struct InspectReport {
     pub image: crate::container::ContainerFacts,
     /// Partition table.
     pub disk: Disk,
+    /// Further disks of the same machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<FurtherDisk>,
     /// LVM, md, LUKS and others.
     pub volumes: Vec<Volume>,
     /// File systems and swap.
@@ -580,6 +583,7 @@ impl InspectReport {
             schema: SCHEMA,
             image: layers.image,
             disk: layers.disk,
+            further: layers.further,
             volumes: layers.volumes,
             filesystems: layers.filesystems,
             os: Vec::new(),

@@ -8,7 +8,7 @@ use guestkit_inspector::inspect::{Request, inspect};
 use guestkit_inspector::source::HostRoots;
 use jsonschema::Validator;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -20,13 +20,13 @@ fn schema() -> Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
-fn report(image: &Path, options: &InspectOptions) -> Value {
+fn report(image: &Path, further: &[PathBuf], options: &InspectOptions) -> Value {
     // An overlay lies in a folder beside its base.
     let roots = HostRoots::new([image.ancestors().nth(2).unwrap()]).unwrap();
     let request = Request {
         roots: &roots,
         path: image,
-        further: &[],
+        further,
         format: None,
         limits: Limits::default(),
         cancelled: Arc::new(AtomicBool::new(false)),
@@ -49,7 +49,7 @@ fn agrees(schema: &Validator, image: &Path) -> Value {
     };
     let all = InspectOptions::default();
     let [_, _, report] = [nothing, deep, all].map(|options| {
-        let report = report(image, &options);
+        let report = report(image, &[], &options);
         let name = image.display();
         assert_eq!(complaints(schema, &report), [""; 0], "{name}: {options:?}");
         report
@@ -62,7 +62,12 @@ fn the_debian_guest_is_as_the_schema_says() {
     let schema = schema();
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/guests/deb12-gpt-ext4");
     let mut report = agrees(&schema, &guest.join("deb12-gpt-ext4.qcow2"));
-    agrees(&schema, &guest.join("variants/overlay.qcow2"));
+    let overlay = guest.join("variants/overlay.qcow2");
+    agrees(&schema, &overlay);
+    let image = guest.join("deb12-gpt-ext4.qcow2");
+    let both = self::report(&overlay, &[image], &InspectOptions::default());
+    assert_eq!(complaints(&schema, &both), [""; 0]);
+    assert_eq!(both["further"][0]["device"], "/dev/sdb");
     // Names that nobody announced are seen, and so are missing ones and other types.
     let changes: [(&str, Value); 5] = [
         ("", json!({"unheard_of": 1})),
