@@ -1,14 +1,16 @@
 //! What all block-mapped formats share: a virtual disk whose clusters lie somewhere in a file, in a
 //! parent, nowhere, or compressed.
 
+use super::packed::Packed;
 use crate::bytes::{narrow, wide};
 use crate::error::{DiskError, Result};
 use crate::layer::check_range;
 use crate::read_at::{Layer, ReadAt};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-/// Bytes of decompressed clusters that are kept.
-const DECODED_BYTES: u64 = 2 << 20;
+/// Bytes of decompressed clusters that are kept: as many clusters of the usual 64 KiB as a report on
+/// a usual guest comes back to.
+const DECODED_BYTES: u64 = 4 << 20;
 
 /// Where the bytes of a stretch of the virtual disk are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +39,24 @@ pub(super) trait Mapping: Send + Sync {
     /// Reads data of the file.
     fn read_data(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// The whole cluster behind a descriptor.
-    fn unpack(&self, descriptor: u64) -> Result<Vec<u8>> {
+    /// The cluster behind a descriptor, and what to call it and its position in errors.
+    fn unpack(&self, descriptor: u64) -> Result<Compressed> {
         Err(corrupt("compressed cluster", descriptor, "none expected"))
+    }
+}
+
+/// A compressed cluster in the file.
+pub(super) struct Compressed {
+    pub(super) structure: &'static str,
+    pub(super) position: u64,
+    pub(super) packed: Packed,
+}
+
+impl Compressed {
+    fn read(&mut self, from: usize, buf: &mut [u8]) -> Result<()> {
+        self.packed
+            .read(from, buf)
+            .map_err(|problem| corrupt(self.structure, self.position, problem))
     }
 }
 
@@ -52,8 +69,8 @@ pub(super) struct Mapped<M> {
 
 #[derive(Default)]
 struct Decoded {
-    /// (descriptor, last use, bytes); few enough for a linear search.
-    clusters: Vec<(u64, u64, Arc<Vec<u8>>)>,
+    /// (descriptor, last use, cluster); few enough for a linear search.
+    clusters: Vec<(u64, u64, Compressed)>,
     clock: u64,
 }
 
@@ -67,15 +84,16 @@ impl<M: Mapping> Mapped<M> {
         }
     }
 
-    fn decode(&self, descriptor: u64) -> Result<Arc<Vec<u8>>> {
+    fn read_packed(&self, descriptor: u64, from: usize, buf: &mut [u8]) -> Result<()> {
         let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
         decoded.clock = decoded.clock.saturating_add(1);
         let now = decoded.clock;
         if let Some(known) = decoded.clusters.iter_mut().find(|c| c.0 == descriptor) {
             known.1 = now;
-            return Ok(Arc::clone(&known.2));
+            return known.2.read(from, buf);
         }
-        let bytes = Arc::new(self.map.unpack(descriptor)?);
+        let mut cluster = self.map.unpack(descriptor)?;
+        let read = cluster.read(from, buf);
         let fitting = DECODED_BYTES
             .checked_div(self.map.cluster_size())
             .unwrap_or(0);
@@ -86,8 +104,8 @@ impl<M: Mapping> Mapped<M> {
         {
             decoded.clusters.swap_remove(oldest);
         }
-        decoded.clusters.push((descriptor, now, Arc::clone(&bytes)));
-        Ok(bytes)
+        decoded.clusters.push((descriptor, now, cluster));
+        read
     }
 
     fn read_place(&self, place: Place, position: u64, buf: &mut [u8]) -> Result<()> {
@@ -105,16 +123,8 @@ impl<M: Mapping> Mapped<M> {
             },
             Place::Data(offset) => self.map.read_data(offset, buf),
             Place::Packed(descriptor) => {
-                let cluster = self.decode(descriptor)?;
                 let within = position.checked_rem(self.map.cluster_size()).unwrap_or(0);
-                let start = narrow(within);
-                match cluster.get(start..start.saturating_add(buf.len())) {
-                    Some(bytes) => {
-                        buf.copy_from_slice(bytes);
-                        Ok(())
-                    }
-                    None => Err(corrupt("compressed cluster", descriptor, "too short")),
-                }
+                self.read_packed(descriptor, narrow(within), buf)
             }
         }
     }
@@ -197,19 +207,6 @@ pub(super) fn read_whole(
         DiskError::OutOfBounds { .. } => corrupt(structure, offset, "outside the file"),
         other => other,
     })
-}
-
-/// Inflates into `out`, trailing input allowed; answers the bytes written. `zlib`: with a header.
-pub(super) fn inflate(
-    input: &[u8],
-    out: &mut [u8],
-    zlib: bool,
-) -> std::result::Result<usize, String> {
-    let mut inflater = flate2::Decompress::new(zlib);
-    inflater
-        .decompress(input, out, flate2::FlushDecompress::Finish)
-        .map_err(|e| e.to_string())?;
-    Ok(narrow(inflater.total_out()))
 }
 
 /// A `Corrupt` error.

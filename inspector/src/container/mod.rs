@@ -6,6 +6,7 @@
 mod magic;
 mod mapped;
 mod ova;
+mod packed;
 mod qcow;
 mod qcow2;
 mod tree;

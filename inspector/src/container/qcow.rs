@@ -2,7 +2,8 @@
 //! in qemu's `block/qcow.c` (QCowHeader). All fields are big-endian.
 
 use super::ContainerFacts;
-use super::mapped::{Mapping, Place, corrupt, inflate, read_cut, read_whole, unsupported};
+use super::mapped::{Compressed, Mapping, Place, read_cut, read_whole, unsupported};
+use super::packed::{Packed, Wrapping};
 use super::tree::{Expected, Reference, Role};
 use crate::bytes::{Record, narrow, read_upto, size};
 use crate::error::Result;
@@ -148,7 +149,7 @@ impl Mapping for Map {
     }
 
     /// The size in bytes is above the low `63 - cluster_bits` bits, which are the offset.
-    fn unpack(&self, descriptor: u64) -> Result<Vec<u8>> {
+    fn unpack(&self, descriptor: u64) -> Result<Compressed> {
         let structure = "qcow compressed cluster";
         let shift = 63u32.saturating_sub(self.header.cluster_bits);
         let low = 1u64.checked_shl(shift).unwrap_or(1).saturating_sub(1);
@@ -156,14 +157,11 @@ impl Mapping for Map {
         let len = descriptor.checked_shr(shift).unwrap_or(0);
         let mut input = vec![0; narrow(len)];
         read_whole(self.file.as_ref(), structure, offset, &mut input)?;
-        let mut out = vec![0; narrow(self.header.cluster_size())];
-        match inflate(&input, &mut out, false) {
-            Ok(there) if there == out.len() => Ok(out),
-            Ok(there) => {
-                let problem = format!("inflates to {there} of {} bytes", out.len());
-                Err(corrupt(structure, offset, problem))
-            }
-            Err(problem) => Err(corrupt(structure, offset, problem)),
-        }
+        let len = narrow(self.header.cluster_size());
+        Ok(Compressed {
+            structure,
+            position: offset,
+            packed: Packed::deflated(input, len, Wrapping::Raw),
+        })
     }
 }

@@ -4,7 +4,8 @@
 //! header claims. Reference counts and internal snapshots are not needed for reading.
 
 use super::ContainerFacts;
-use super::mapped::{Mapping, Place, corrupt, inflate, read_cut, read_whole};
+use super::mapped::{Compressed, Mapping, Place, corrupt, read_cut, read_whole};
+use super::packed::{Packed, Wrapping};
 use super::tree::{Expected, Reference, Role};
 use crate::bytes::{Record, narrow, read_upto, read_vec, size, text, wide};
 use crate::error::{DiskError, Result};
@@ -456,33 +457,32 @@ impl Mapping for Map {
 
     /// A compressed descriptor: offset in the low `62 - (cluster_bits - 8)` bits, above it the
     /// number of further 512-byte sectors.
-    fn unpack(&self, descriptor: u64) -> Result<Vec<u8>> {
+    fn unpack(&self, descriptor: u64) -> Result<Compressed> {
         let shift = 70u32.saturating_sub(self.header.cluster_bits);
         let split = 1u64.checked_shl(shift).unwrap_or(0);
         let offset = descriptor & split.saturating_sub(1);
         let sectors = descriptor.checked_shr(shift).unwrap_or(0).saturating_add(1);
         let len = sectors.saturating_mul(512).saturating_sub(offset & 511);
         let there = len.min(self.file.len().saturating_sub(offset));
+        let structure = "qcow2 compressed cluster";
         if there == 0 {
-            return Err(corrupt(
-                "qcow2 compressed cluster",
-                offset,
-                "outside the file",
-            ));
+            return Err(corrupt(structure, offset, "outside the file"));
         }
         let input = read_vec(self.file.as_ref(), offset, narrow(there))?;
-        let mut out = vec![0; narrow(self.header.cluster_size())];
-        match self.compression {
-            Compression::Zlib => match inflate(&input, &mut out, false) {
-                Ok(there) if there < out.len() => {
-                    Err(format!("inflates to {there} of {} bytes", out.len()))
-                }
-                other => other.map(|_| ()),
-            },
-            Compression::Zstd => unzstd(&input, &mut out),
-        }
-        .map_err(|problem| corrupt("qcow2 compressed cluster", offset, problem))?;
-        Ok(out)
+        let len = narrow(self.header.cluster_size());
+        let packed = match self.compression {
+            Compression::Zlib => Packed::deflated(input, len, Wrapping::Raw),
+            Compression::Zstd => {
+                let mut out = vec![0; len];
+                unzstd(&input, &mut out).map_err(|problem| corrupt(structure, offset, problem))?;
+                Packed::whole(out)
+            }
+        };
+        Ok(Compressed {
+            structure,
+            position: offset,
+            packed,
+        })
     }
 }
 

@@ -2,9 +2,12 @@
 //! "Stream-Optimized Compressed Sparse Extents"; and ESX copy-on-write files (`COWD`). All fields
 //! are little-endian, all offsets in sectors.
 
-use super::super::mapped::{Mapping, Place, corrupt, inflate, read_cut, read_whole, unsupported};
+use super::super::mapped::{
+    Compressed, Mapping, Place, corrupt, read_cut, read_whole, unsupported,
+};
+use super::super::packed::{Packed, Wrapping};
 use super::{DISK_MAX, SECTOR};
-use crate::bytes::{Record, narrow, read_upto, read_vec, wide};
+use crate::bytes::{Record, narrow, read_upto, read_vec};
 use crate::error::Result;
 use crate::read_at::{Layer, ReadAt};
 
@@ -260,12 +263,11 @@ impl Mapping for Map {
     }
 
     /// A grain marker (first sector as u64, bytes as u32) and a zlib stream.
-    fn unpack(&self, descriptor: u64) -> Result<Vec<u8>> {
+    fn unpack(&self, descriptor: u64) -> Result<Compressed> {
         let structure = "VMDK compressed grain";
         let mut marker = [0; 12];
         read_whole(self.file.as_ref(), structure, descriptor, &mut marker)?;
         let r = Record::new(structure, descriptor, &marker);
-        let position = r.u64_le(0)?.saturating_mul(SECTOR);
         let len = u64::from(r.u32_le(8)?);
         // Deflate never makes more than this of a grain.
         if len == 0 || len > self.header.grain.saturating_mul(2) {
@@ -274,16 +276,12 @@ impl Mapping for Map {
         let mut input = vec![0; narrow(len)];
         let at = descriptor.saturating_add(12);
         read_whole(self.file.as_ref(), structure, at, &mut input)?;
-        let mut out = vec![0; narrow(self.header.grain)];
-        let there = inflate(&input, &mut out, true).map_err(|e| r.corrupt(12, e))?;
-        // The last grain may end with the disk.
-        let wanted = self
-            .header
-            .grain
-            .min(self.header.capacity.saturating_sub(position));
-        if wide(there) < wanted {
-            return Err(r.corrupt(12, format!("inflates to {there} of {wanted} bytes")));
-        }
-        Ok(out)
+        let len = narrow(self.header.grain);
+        // The last grain may end with the disk: nobody reads beyond it.
+        Ok(Compressed {
+            structure,
+            position: at,
+            packed: Packed::deflated(input, len, Wrapping::Zlib),
+        })
     }
 }
