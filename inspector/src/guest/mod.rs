@@ -210,9 +210,12 @@ fn code_of(error: &DiskError) -> &'static str {
 /// Text of a guest, fit to be repeated: no control characters, not without end.
 pub(crate) fn clean(text: &str) -> String {
     let end = text.floor_char_boundary(STRING_MAX);
-    text.get(..end)
-        .unwrap_or_default()
-        .chars()
+    let text = text.get(..end).unwrap_or_default();
+    // Nearly all text is plain; a report has thousands of pieces of it.
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.to_owned();
+    }
+    text.chars()
         .map(|c| {
             if c.is_control() && c != '\t' {
                 '\u{fffd}'

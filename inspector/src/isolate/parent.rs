@@ -40,7 +40,7 @@ const READ: usize = 64 << 10;
 /// libraries ignore it.
 pub(super) const ALLOCATOR: [(&str, &str); 1] = [(
     "GLIBC_TUNABLES",
-    "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=4194304:glibc.malloc.trim_threshold=67108864:\
+    "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=8388608:glibc.malloc.trim_threshold=67108864:\
      glibc.malloc.mmap_threshold=33554432",
 )];
 
