@@ -584,6 +584,7 @@ fn content(envelope: protocol::JobEnvelope, pool: Option<&str>, raw: &RawRecord)
         job_id: envelope.job_id.as_str().into(),
         key: envelope.idempotency_key().into(),
         payload_hash,
+        published: raw.timestamp,
         priority: u8::try_from(execution.priority).unwrap_or(5),
         timeout_ms: seconds.saturating_mul(1_000),
         deadline: execution.deadline.map(Timestamp::as_millis),

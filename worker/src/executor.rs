@@ -37,6 +37,8 @@ pub struct Task {
 
 /// Where outcomes and progress go.
 pub trait Reports: Send + Sync + 'static {
+    /// A handler ran; told on its thread, before [`Reports::ended`].
+    fn ran(&self, _task: &Task, _outcome: &Outcome) {}
     /// An execution ended.
     fn ended(&self, exec: ExecId, outcome: Outcome);
     /// A handler reported progress.
@@ -196,7 +198,9 @@ fn execute<R: Reports>(
     };
     let result = ran.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
     let result = result.and_then(|output| shared.artifacts.fit(&task.job, task.run, output));
-    outcome(result, started_at)
+    let outcome = outcome(result, started_at);
+    reports.ran(&task, &outcome);
+    outcome
 }
 
 fn outcome(result: Result<Output, HandlerError>, started_at: i64) -> Outcome {

@@ -27,12 +27,16 @@ pub async fn serve(address: SocketAddr, status: Arc<Status>) -> std::io::Result<
     axum::serve(listener, routes).await
 }
 
-async fn healthz(State(status): State<Arc<Status>>) -> (StatusCode, &'static str) {
-    if status.is_alive(now_ms()) {
-        (StatusCode::OK, "alive\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "a loop is stuck\n")
+async fn healthz(State(status): State<Arc<Status>>) -> (StatusCode, String) {
+    let stuck = status.stuck(now_ms());
+    if stuck.is_empty() {
+        return (StatusCode::OK, "alive\n".to_owned());
     }
+    let loops = stuck
+        .iter()
+        .map(|(name, age)| format!("the {name} loop has not turned for {age} ms\n"))
+        .collect();
+    (StatusCode::SERVICE_UNAVAILABLE, loops)
 }
 
 async fn readyz(State(status): State<Arc<Status>>) -> (StatusCode, &'static str) {
@@ -51,7 +55,7 @@ async fn status_page(State(status): State<Arc<Status>>) -> Response {
 }
 
 async fn metrics_page(State(status): State<Arc<Status>>) -> Response {
-    match metrics::render(&status.page()) {
+    match metrics::render(&status) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -14,7 +14,9 @@ use crate::status::Status;
 use guestkit_kafka::connection::Sources;
 use guestkit_kafka::registry::{Patience, RegistrySchemas};
 use guestkit_kafka::{Connection, Fault, Properties, TopicNames, metadata};
-use guestkit_protocol::{Document, Framing, JobProgress, JobResult, NoRegistry, SchemaSource};
+use guestkit_protocol::{
+    DEFAULT_POOL, Document, Framing, JobProgress, JobResult, NoRegistry, SchemaSource,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -192,8 +194,13 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
         admission: capabilities::admission(&settings),
         settings,
         drain_timeout: config.drain_timeout,
-        status: Arc::new(Status::default()),
+        status: Arc::new(status(config.pool.as_deref())?),
     }))
+}
+
+fn status(pool: Option<&str>) -> Result<Status, StartError> {
+    Status::new(pool.unwrap_or(DEFAULT_POOL))
+        .map_err(|error| StartError::Other(anyhow::anyhow!(error).context("metrics")))
 }
 
 /// What every client of this worker starts from; the user's properties win over these defaults.

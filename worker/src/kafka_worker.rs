@@ -6,6 +6,7 @@
 
 use crate::broker::fetcher::{Fetcher, FetcherParts, Load, Order};
 use crate::broker::ledger_reader::{LedgerReader, RestoreError};
+use crate::broker::log_ends::{self, LogEnds};
 use crate::broker::member::{Events, Member};
 use crate::broker::ownership::Ownership;
 use crate::broker::plain::Plain;
@@ -21,8 +22,9 @@ use crate::engine::transaction::{Epoch, PartitionCommit, Resolution, Transaction
 use crate::engine::{Action, Admission, Config, Engine, Event, WINDOW_MAX};
 use crate::executor::{Executor, Reports, Task};
 use crate::handlers::{Progress, Settings};
+use crate::health::Heart;
 use crate::results::Artifacts;
-use crate::status::Status;
+use crate::status::{Status, Surroundings};
 use crate::throttle::Throttle;
 use guestkit_protocol::{JobProgress, SchemaSource, Timestamp};
 use rdkafka::ClientConfig;
@@ -43,6 +45,8 @@ const TICK: Duration = Duration::from_millis(200);
 const RESTORERS: usize = 2;
 /// Pause before a restore or look-up that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often the writer's client is served while there is nothing to commit.
+const IDLE: Duration = Duration::from_secs(1);
 /// How often the status page is brought up to date.
 const STATUS_MS: i64 = 250;
 
@@ -81,9 +85,14 @@ struct Sink {
     slots: u32,
     worker_id: Arc<str>,
     throttles: Mutex<BTreeMap<ExecId, Throttle>>,
+    status: Arc<Status>,
 }
 
 impl Reports for Sink {
+    fn ran(&self, task: &Task, outcome: &Outcome) {
+        self.status.metrics().jobs.ran(&task.job, outcome);
+    }
+
     fn ended(&self, exec: ExecId, outcome: Outcome) {
         self.throttles
             .lock()
@@ -188,6 +197,7 @@ pub struct KafkaWorker {
     load: Arc<Load>,
     status: Arc<Status>,
     status_at: i64,
+    observed: Observed,
     drain_timeout: Duration,
 }
 
@@ -215,6 +225,7 @@ impl KafkaWorker {
             slots: topics.slots,
             worker_id: settings.worker_id.clone(),
             throttles: Mutex::new(BTreeMap::new()),
+            status: setup.status.clone(),
         });
         let executor = Executor::start(
             settings.clone(),
@@ -249,6 +260,7 @@ impl KafkaWorker {
                 restores.clone(),
                 ownership.clone(),
                 events.clone(),
+                setup.status.clone(),
             )?;
         }
         let lookups = lookup_thread(reader()?, ownership.clone(), events.clone())?;
@@ -267,8 +279,31 @@ impl KafkaWorker {
             topics.clone(),
             codec,
         );
-        let member = Member::join(&setup.connection, &topics.jobs, ownership, events.clone())?;
-        let transactions = writer_thread(writer, reader()?, member.clone(), events.clone())?;
+        let clients = &setup.status.metrics().clients;
+        clients.watch("writer", writer.figures());
+        let (jobs, owned) = (&topics.jobs, ownership.clone());
+        let member = Member::join(&setup.connection, jobs, ownership, events.clone())?;
+        let observed = Observed::start(
+            &setup.connection,
+            jobs,
+            owned,
+            &fetcher,
+            settings.concurrency,
+        )?;
+        let transactions = writer_thread(
+            writer,
+            reader()?,
+            member.clone(),
+            events.clone(),
+            setup.status.clone(),
+        )?;
+        clients.watch("member", member.figures());
+        clients.watch("fetcher", fetcher.figures());
+        clients.watch("plain", plain.figures());
+        let health = setup.status.health();
+        health.watch("engine", observed.heart.clone());
+        health.watch("member", member.heart());
+        health.watch("fetch", fetcher.heart());
         Ok(Self {
             engine,
             events,
@@ -284,6 +319,7 @@ impl KafkaWorker {
             load,
             status: setup.status,
             status_at: 0,
+            observed,
             drain_timeout: setup.drain_timeout,
         })
     }
@@ -343,7 +379,11 @@ impl KafkaWorker {
 
     fn execute(&mut self, action: Action) {
         match action {
-            Action::Restore { partition, epoch } => self.restores.push(partition, epoch),
+            Action::Restore { partition, epoch } => {
+                let restores = &self.status.metrics().restores;
+                restores.begun(partition, epoch, now_ms());
+                self.restores.push(partition, epoch);
+            }
             Action::Consume {
                 partition,
                 epoch,
@@ -402,16 +442,18 @@ impl KafkaWorker {
         self.load
             .held_bytes
             .store(self.engine.held_bytes(), Ordering::Relaxed);
+        self.observed.heart.beat();
         let now = now_ms();
         if now - self.status_at >= STATUS_MS {
             self.status_at = now;
-            self.status.update(
-                now,
-                &self.engine,
-                self.member.polls(),
-                self.fetcher.beats(),
-                self.member.rebalances(),
-            );
+            let around = Surroundings {
+                permits: self.observed.permits,
+                rebalances: self.member.rebalances(),
+                progress_lost: self.plain.progress_lost(),
+                schema_waits: self.fetcher.schema_waits(),
+                log_ends: &self.observed.log_ends,
+            };
+            self.status.update(now, &self.engine, around);
         }
     }
 
@@ -461,6 +503,33 @@ impl KafkaWorker {
     }
 }
 
+/// What the status page is made of beside the engine.
+struct Observed {
+    heart: Arc<Heart>,
+    permits: usize,
+    log_ends: Arc<LogEnds>,
+    /// While it is held, ends are asked for.
+    _asking: mpsc::Sender<()>,
+}
+
+impl Observed {
+    fn start(
+        connection: &ClientConfig,
+        jobs: &str,
+        ownership: Arc<Ownership>,
+        fetcher: &Fetcher,
+        permits: usize,
+    ) -> Result<Self, BrokerError> {
+        let log_ends = fetcher.log_ends();
+        Ok(Self {
+            heart: Arc::default(),
+            permits: permits.max(1),
+            _asking: log_ends::ask_always(connection, jobs, ownership, log_ends.clone())?,
+            log_ends,
+        })
+    }
+}
+
 fn send(events: &Events, event: Event) {
     if events.blocking_send(event).is_err() {
         tracing::debug!("the engine is gone; an answer has no taker");
@@ -473,16 +542,22 @@ fn restore_thread(
     restores: Arc<Restores>,
     ownership: Arc<Ownership>,
     events: Events,
+    status: Arc<Status>,
 ) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name(format!("restore-{n}"))
         .spawn(move || {
             while let Some((partition, epoch)) = restores.next() {
                 let is_ours = || ownership.epoch(partition) == Some(epoch);
+                let observed = &status.metrics().restores;
                 match reader.restore(partition, epoch, &is_ours) {
-                    Ok(restored) => send(&events, Event::Restored(Box::new(restored))),
-                    Err(RestoreError::Cancelled) => {}
+                    Ok(restored) => {
+                        observed.done(partition, epoch, now_ms());
+                        send(&events, Event::Restored(Box::new(restored)));
+                    }
+                    Err(RestoreError::Cancelled) => observed.given_up(partition, epoch),
                     Err(RestoreError::Final(reason)) => {
+                        observed.given_up(partition, epoch);
                         tracing::error!(partition, reason, "slot starts nothing");
                         let failure = RestoreFailure {
                             partition,
@@ -493,9 +568,12 @@ fn restore_thread(
                     }
                     Err(RestoreError::Broker(error)) => {
                         tracing::warn!(partition, %error, "slot not restored; trying again");
+                        observed.fault();
                         std::thread::sleep(RETRY);
                         if is_ours() {
                             restores.push(partition, epoch);
+                        } else {
+                            observed.given_up(partition, epoch);
                         }
                     }
                 }
@@ -543,6 +621,7 @@ fn writer_thread(
     reader: LedgerReader,
     member: Arc<Member>,
     events: Events,
+    status: Arc<Status>,
 ) -> std::io::Result<mpsc::Sender<Box<Transaction>>> {
     let (sender, receiver) = mpsc::channel::<Box<Transaction>>();
     std::thread::Builder::new()
@@ -551,12 +630,22 @@ fn writer_thread(
             if let Err(error) = writer.open() {
                 tracing::warn!(%error, "the writer is not open yet");
             }
-            while let Ok(transaction) = receiver.recv() {
+            let metrics = status.metrics();
+            loop {
+                let transaction = match receiver.recv_timeout(IDLE) {
+                    Ok(transaction) => transaction,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        writer.idle();
+                        continue;
+                    }
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                };
                 let id = transaction.id;
+                metrics.transactions.begun(now_ms());
                 let outcome = writer.commit(&transaction, &member);
                 let unknown = matches!(outcome, TxOutcome::Unknown { .. });
                 match &outcome {
-                    TxOutcome::Committed { .. } => {}
+                    TxOutcome::Committed { .. } => metrics.jobs.committed(&transaction),
                     TxOutcome::Aborted(reason) => {
                         tracing::info!(id, ?reason, "transaction aborted")
                     }
@@ -564,10 +653,15 @@ fn writer_thread(
                         tracing::warn!(id, reason, "transaction outcome unknown; reading back");
                     }
                 }
+                if !unknown {
+                    metrics.transactions.ended(now_ms());
+                }
                 send(&events, Event::TxEnded { id, outcome });
                 if unknown {
                     let resolutions = resolve(&mut writer, &reader, &member, &transaction);
                     log_read_back(&transaction, &resolutions);
+                    metrics.jobs.resolved(&transaction, &resolutions);
+                    metrics.transactions.ended(now_ms());
                     send(&events, Event::TxResolved { id, resolutions });
                 }
             }

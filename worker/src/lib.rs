@@ -9,6 +9,7 @@ pub mod config;
 pub mod engine;
 pub mod executor;
 pub mod handlers;
+pub mod health;
 pub mod http;
 pub mod kafka_start;
 pub mod kafka_worker;

@@ -38,7 +38,7 @@ pub(crate) fn setup(bootstrap: &str, topics: &Topics, id: &str, concurrency: usi
         settings,
         artifacts: Artifacts::default(),
         drain_timeout: Duration::from_secs(5),
-        status: Arc::new(Status::default()),
+        status: Arc::new(Status::new("default").expect("metrics")),
     }
 }
 

@@ -3,12 +3,15 @@
 //! Decoding happens here, before the engine: a fault of the schema registry stops the partition at
 //! that record and tries again, and never becomes an invalid job.
 
+use super::figures::Figures;
+use super::log_ends::LogEnds;
 use super::member::Events;
 use super::{BrokerError, Topics};
 use crate::codec;
 use crate::engine::Event;
 use crate::engine::record::{Millis, RawRecord, Record};
 use crate::engine::transaction::Epoch;
+use crate::health::Heart;
 use guestkit_protocol::SchemaSource;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -35,6 +38,9 @@ const WAITING_MAX: usize = 32_000;
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// First and longest pause of a partition whose schema cannot be had now.
 const SCHEMA_RETRY_MS: (i64, i64) = (250, 5_000);
+/// How long one question for the log of a partition may take, and the pause before the next try.
+const LOG_ANSWER_MAX: Duration = Duration::from_secs(2);
+const LOG_RETRY_MS: i64 = 1_000;
 /// How often librdkafka reports the ends of partitions.
 const STATISTICS_MS: &str = "1000";
 
@@ -89,10 +95,13 @@ struct Ends {
 struct FetchContext {
     topic: String,
     ends: Arc<Ends>,
+    log_ends: Arc<LogEnds>,
+    figures: Arc<Figures>,
 }
 
 impl ClientContext for FetchContext {
     fn stats(&self, statistics: Statistics) {
+        self.figures.take(&statistics);
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
         };
@@ -103,10 +112,14 @@ impl ClientContext for FetchContext {
             .unwrap_or_else(PoisonError::into_inner);
         reported.clear();
         for (partition, state) in &topic.partitions {
-            if let Ok(partition) = u32::try_from(*partition)
-                && state.eof_offset >= 0
-            {
+            let Ok(partition) = u32::try_from(*partition) else {
+                continue;
+            };
+            if state.eof_offset >= 0 {
                 reported.insert(partition, state.eof_offset);
+            }
+            if state.hi_offset >= 0 {
+                self.log_ends.ends_at(partition, state.hi_offset);
             }
         }
         drop(reported);
@@ -128,7 +141,10 @@ impl ConsumerContext for FetchContext {}
 pub struct Fetcher {
     orders: mpsc::Sender<Order>,
     stop: Arc<AtomicBool>,
-    beats: Arc<AtomicU64>,
+    heart: Arc<Heart>,
+    log_ends: Arc<LogEnds>,
+    figures: Arc<Figures>,
+    schema_waits: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -160,7 +176,10 @@ impl Fetcher {
         let context = FetchContext {
             topic: parts.topics.jobs.clone(),
             ends: ends.clone(),
+            log_ends: Arc::default(),
+            figures: Arc::default(),
         };
+        let (log_ends, figures) = (context.log_ends.clone(), context.figures.clone());
         let consumer: BaseConsumer<FetchContext> = parts
             .connection
             .clone()
@@ -182,7 +201,8 @@ impl Fetcher {
             .map_err(|source| BrokerError::of("create the fetcher", source))?;
         let (orders, incoming) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let beats = Arc::new(AtomicU64::new(0));
+        let heart = Arc::new(Heart::default());
+        let schema_waits = Arc::new(AtomicUsize::new(0));
         let mut fetching = Fetching {
             consumer,
             parts,
@@ -190,15 +210,18 @@ impl Fetcher {
             partitions: BTreeMap::new(),
             full_batches: BTreeMap::new(),
             seen_reports: 0,
+            heart: heart.clone(),
+            schema_waits: schema_waits.clone(),
+            look_at_log: None,
         };
         let thread = std::thread::Builder::new()
             .name("kafka-fetch".to_owned())
             .spawn({
-                let (stop, beats) = (stop.clone(), beats.clone());
+                let stop = stop.clone();
                 move || {
                     while !stop.load(Ordering::Acquire) {
+                        fetching.heart.beat();
                         fetching.step(&incoming);
-                        beats.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             })
@@ -211,7 +234,10 @@ impl Fetcher {
         Ok(Self {
             orders,
             stop,
-            beats,
+            heart,
+            log_ends,
+            figures,
+            schema_waits,
             thread: Some(thread),
         })
     }
@@ -223,10 +249,28 @@ impl Fetcher {
         }
     }
 
-    /// Rounds of the thread so far, for the health check.
+    /// Beats with every round of the thread.
     #[must_use]
-    pub fn beats(&self) -> u64 {
-        self.beats.load(Ordering::Relaxed)
+    pub fn heart(&self) -> Arc<Heart> {
+        self.heart.clone()
+    }
+
+    /// Where the partitions being read end.
+    #[must_use]
+    pub fn log_ends(&self) -> Arc<LogEnds> {
+        self.log_ends.clone()
+    }
+
+    /// What librdkafka says of this client.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
+    }
+
+    /// Partitions that stand still because the schema of their next job cannot be had.
+    #[must_use]
+    pub fn schema_waits(&self) -> usize {
+        self.schema_waits.load(Ordering::Relaxed)
     }
 
     /// Ends the thread.
@@ -258,6 +302,10 @@ struct Fetching {
     partitions: BTreeMap<u32, Reading>,
     full_batches: BTreeMap<u32, Vec<Record>>,
     seen_reports: u64,
+    heart: Arc<Heart>,
+    schema_waits: Arc<AtomicUsize>,
+    /// An offset was refused: when to find out of which partition.
+    look_at_log: Option<Millis>,
 }
 
 impl Fetching {
@@ -273,6 +321,13 @@ impl Fetching {
         let reports = self.ends.reports.load(Ordering::Acquire);
         let drained = self.gather();
         self.hand_over();
+        // Only what the engine has got counts as read.
+        if drained {
+            self.look_for_lost_records();
+        }
+        let waiting = |reading: &&Reading| reading.retry.is_some();
+        let waits = self.partitions.values().filter(waiting).count();
+        self.schema_waits.store(waits, Ordering::Relaxed);
         // A report that came before the queue ran empty speaks of records that were delivered; one
         // that came during the last poll may not.
         let settled = self.ends.reports.load(Ordering::Acquire) == reports;
@@ -301,6 +356,8 @@ impl Fetching {
                 }
                 Step::Skip => {}
                 Step::Wait(partition, offset, reason) => {
+                    // The registry may have taken its time, and may do so for every partition.
+                    self.heart.beat();
                     self.wait_for_schema(partition, offset, &reason);
                 }
                 Step::Failed(error) => self.failed(&error),
@@ -437,9 +494,64 @@ impl Fetching {
         match error {
             KafkaError::PartitionEOF(_) => {}
             _ if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
-                tracing::error!(%error, "an offset is no longer in the log: the partition stops; reset its offset on purpose");
+                // The error names no partition. What was read before it goes to the engine first.
+                self.look_at_log = Some((self.parts.now)());
             }
             _ => tracing::debug!(%error, "fetch"),
+        }
+    }
+
+    /// Finds the partitions whose next offset the log does not have, and stops reading them.
+    fn look_for_lost_records(&mut self) {
+        let now = (self.parts.now)();
+        if self.look_at_log.is_none_or(|at| now < at) {
+            return;
+        }
+        self.look_at_log = None;
+        let positions: Vec<(u32, i64)> = self
+            .partitions
+            .iter()
+            .map(|(partition, reading)| (*partition, reading.position))
+            .collect();
+        for (partition, position) in positions {
+            self.heart.beat();
+            let number = i32::try_from(partition).unwrap_or(i32::MAX);
+            let jobs = &self.parts.topics.jobs;
+            match self.consumer.fetch_watermarks(jobs, number, LOG_ANSWER_MAX) {
+                Ok((first, end)) if position < first || position > end => {
+                    self.stop_reading(partition, position, (first, end));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(partition, %error, "an offset was refused; asking the log again");
+                    self.look_at_log = Some(now + LOG_RETRY_MS);
+                    // One that does not answer now hardly answers for the next.
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stop_reading(&mut self, partition: u32, position: i64, log: (i64, i64)) {
+        self.unassign(partition);
+        let Some(reading) = self.partitions.remove(&partition) else {
+            return;
+        };
+        tracing::error!(
+            partition,
+            position,
+            log_start = log.0,
+            log_end = log.1,
+            "the next record is no longer in the log: the slot stops; reset its offset on purpose"
+        );
+        let event = Event::OffsetGone {
+            partition,
+            epoch: reading.epoch,
+            position,
+            log,
+        };
+        if self.parts.events.blocking_send(event).is_err() {
+            tracing::debug!("the engine is gone; a lost offset has no taker");
         }
     }
 

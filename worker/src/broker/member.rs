@@ -5,10 +5,12 @@
 //! changes.
 
 use super::BrokerError;
+use super::figures::{Figures, REPORT_MS};
 use super::group_metadata::{self, GroupMetadata};
 use super::ownership::Ownership;
 use crate::engine::Event;
 use crate::engine::transaction::{AbortReason, Epoch};
+use crate::health::Heart;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
@@ -66,6 +68,7 @@ struct MemberContext {
     events: Events,
     topic: String,
     rebalances: AtomicU64,
+    figures: Arc<Figures>,
 }
 
 impl MemberContext {
@@ -139,6 +142,10 @@ impl MemberContext {
 }
 
 impl ClientContext for MemberContext {
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        self.figures.take(&statistics);
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
         super::log_librdkafka("member", level, facility, message);
     }
@@ -169,8 +176,8 @@ pub struct Member {
     ownership: Arc<Ownership>,
     releases: Arc<Releases>,
     stop: Arc<AtomicBool>,
-    /// Polls so far, for the health check: it must keep rising.
-    polls: Arc<AtomicU64>,
+    /// Turns of the thread, for the health check.
+    heart: Arc<Heart>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -192,6 +199,7 @@ impl Member {
             events,
             topic: topic.to_owned(),
             rebalances: AtomicU64::new(0),
+            figures: Arc::default(),
         };
         let consumer: BaseConsumer<MemberContext> = connection
             .clone()
@@ -202,6 +210,7 @@ impl Member {
             // Nothing is read here: keep what slips in before a pause small.
             .set("queued.min.messages", "1")
             .set("fetch.message.max.bytes", "1024")
+            .set("statistics.interval.ms", REPORT_MS)
             .create_with_context(context)
             .map_err(|source| BrokerError::of("create the group member", source))?;
         consumer
@@ -209,14 +218,14 @@ impl Member {
             .map_err(|source| BrokerError::of("subscribe to the jobs topic", source))?;
         let consumer = Arc::new(consumer);
         let stop = Arc::new(AtomicBool::new(false));
-        let polls = Arc::new(AtomicU64::new(0));
-        let thread = spawn(consumer.clone(), stop.clone(), polls.clone())?;
+        let heart = Arc::new(Heart::default());
+        let thread = spawn(consumer.clone(), stop.clone(), heart.clone())?;
         Ok(Arc::new(Self {
             consumer,
             ownership,
             releases,
             stop,
-            polls,
+            heart,
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -251,10 +260,16 @@ impl Member {
         &self.ownership
     }
 
-    /// Polls of the group so far: rises ten times a second while the thread lives.
+    /// Beats ten times a second while the thread lives.
     #[must_use]
-    pub fn polls(&self) -> u64 {
-        self.polls.load(Ordering::Relaxed)
+    pub fn heart(&self) -> Arc<Heart> {
+        self.heart.clone()
+    }
+
+    /// What librdkafka says of this client.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        self.consumer.context().figures.clone()
     }
 
     /// Rebalance callbacks so far.
@@ -282,19 +297,20 @@ impl Member {
 fn spawn(
     consumer: Arc<BaseConsumer<MemberContext>>,
     stop: Arc<AtomicBool>,
-    polls: Arc<AtomicU64>,
+    heart: Arc<Heart>,
 ) -> Result<JoinHandle<()>, BrokerError> {
     std::thread::Builder::new()
         .name("kafka-member".to_owned())
         .spawn(move || {
             while !stop.load(Ordering::Acquire) {
                 poll_once(&consumer);
-                polls.fetch_add(1, Ordering::Relaxed);
+                heart.beat();
             }
             // The unsubscribe brings a revoke of everything, served by the polls below.
             consumer.unsubscribe();
             for _ in 0..LEAVE_POLLS {
                 poll_once(&consumer);
+                heart.beat();
                 if consumer.assignment().is_ok_and(|list| list.count() == 0) {
                     break;
                 }

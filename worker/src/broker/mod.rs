@@ -7,14 +7,17 @@
 //! | [`writer`] | transactions | commits one transaction at a time |
 //! | [`plain`] | librdkafka's own | MARK and progress: idempotent, outside transactions |
 //! | [`ledger_reader`] | restore, look-ups | reads ledgers back |
+//! | [`log_ends`] | log-ends | asks where the partitions begin and end |
 //!
 //! Membership and data have a consumer each. The member is polled whatever the load, and a
 //! partition is read only once it is restored, from an offset that the engine names: no seek, no
 //! race between a rebalance and a fetch.
 
 pub mod fetcher;
+pub mod figures;
 pub mod group_metadata;
 pub mod ledger_reader;
+pub mod log_ends;
 pub mod member;
 pub mod ownership;
 pub mod plain;

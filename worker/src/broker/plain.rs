@@ -1,5 +1,6 @@
 //! The plain idempotent producer beside the transactions: MARK and progress.
 
+use super::figures::{Figures, REPORT_MS};
 use super::member::Events;
 use super::writer::MARK_RECORD_KEY;
 use super::{BrokerError, Topics};
@@ -33,9 +34,14 @@ pub enum Delivery {
 struct PlainContext {
     events: Events,
     progress_lost: Arc<AtomicU64>,
+    figures: Arc<Figures>,
 }
 
 impl ClientContext for PlainContext {
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        self.figures.take(&statistics);
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
         super::log_librdkafka("plain", level, facility, message);
     }
@@ -89,6 +95,7 @@ pub struct Plain {
     topics: Arc<Topics>,
     codec: Arc<Codec>,
     progress_lost: Arc<AtomicU64>,
+    figures: Arc<Figures>,
 }
 
 impl Plain {
@@ -103,9 +110,11 @@ impl Plain {
         events: Events,
     ) -> Result<Self, BrokerError> {
         let progress_lost = Arc::new(AtomicU64::new(0));
+        let figures = Arc::new(Figures::default());
         let context = PlainContext {
             events,
             progress_lost: progress_lost.clone(),
+            figures: figures.clone(),
         };
         let producer = connection
             .clone()
@@ -114,6 +123,7 @@ impl Plain {
             // A job waits for its MARK: no linger.
             .set("linger.ms", "0")
             .set("message.timeout.ms", "10000")
+            .set("statistics.interval.ms", REPORT_MS)
             .create_with_context(context)
             .map_err(|source| BrokerError::of("create the plain producer", source))?;
         Ok(Self {
@@ -121,6 +131,7 @@ impl Plain {
             topics,
             codec,
             progress_lost,
+            figures,
         })
     }
 
@@ -173,6 +184,12 @@ impl Plain {
     #[must_use]
     pub fn progress_lost(&self) -> u64 {
         self.progress_lost.load(Ordering::Relaxed)
+    }
+
+    /// What librdkafka says of this client.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
     }
 
     /// Waits for what is on its way, at most `limit`.

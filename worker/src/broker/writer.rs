@@ -4,6 +4,7 @@
 //! Every answer is one of three: committed, surely aborted, unknown. Anything that might have
 //! reached the transaction coordinator and was not clearly answered is *unknown* (rule 5).
 
+use super::figures::{Figures, REPORT_MS};
 use super::group_metadata::{self, GroupMetadata, SendOffsetsError};
 use super::ledger_reader::LedgerReader;
 use super::member::Member;
@@ -65,14 +66,21 @@ struct TooLarge {
     code: RDKafkaErrorCode,
 }
 
-struct WriterContext(Arc<Seen>);
+struct WriterContext {
+    seen: Arc<Seen>,
+    figures: Arc<Figures>,
+}
 
 impl ClientContext for WriterContext {
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        self.figures.take(&statistics);
+    }
+
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
         // decisions.md, "Broken connection since begin": with `log.connection.close=true` a broken
         // connection shows here and nowhere else. The log queue keeps its order with the answers.
         if facility == "FAIL" {
-            self.0.connection_broke.store(true, Ordering::Release);
+            self.seen.connection_broke.store(true, Ordering::Release);
         }
         super::log_librdkafka("writer", level, facility, message);
     }
@@ -87,7 +95,7 @@ impl ProducerContext for WriterContext {
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let mut reports = self
-            .0
+            .seen
             .reports
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -123,6 +131,7 @@ pub struct Writer {
     topics: Arc<Topics>,
     codec: Arc<Codec>,
     seen: Arc<Seen>,
+    figures: Arc<Figures>,
     producer: Option<BaseProducer<WriterContext>>,
     renewal: Renewal,
     /// `batch.size`: shrinks when a topic takes less than librdkafka's default.
@@ -153,12 +162,14 @@ impl Writer {
             .set("batch.num.messages", "10000")
             .set("queue.buffering.max.messages", "200000")
             .set("log.connection.close", "true")
+            .set("statistics.interval.ms", REPORT_MS)
             .set_log_level(rdkafka::config::RDKafkaLogLevel::Info);
         Self {
             config,
             topics,
             codec,
             seen: Arc::new(Seen::default()),
+            figures: Arc::default(),
             producer: None,
             renewal: Renewal::default(),
             batch_bytes: BATCH_BYTES,
@@ -179,7 +190,10 @@ impl Writer {
             .config
             .clone()
             .set("batch.size", self.batch_bytes.to_string())
-            .create_with_context(WriterContext(self.seen.clone()))
+            .create_with_context(WriterContext {
+                seen: self.seen.clone(),
+                figures: self.figures.clone(),
+            })
             .map_err(|source| BrokerError::of("create the transactional producer", source))?;
         // Without metadata the search for the coordinator loses half a second (ecosystem.md).
         producer
@@ -482,6 +496,20 @@ impl Writer {
             }
         }
         Ok(resolutions)
+    }
+
+    /// Takes what the client reports of its own accord out of its queue: it would pile up while there
+    /// is nothing to commit.
+    pub fn idle(&self) {
+        if let Some(producer) = &self.producer {
+            producer.poll(Duration::ZERO);
+        }
+    }
+
+    /// What librdkafka says of this client; from zero again with every renewed producer.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
     }
 
     /// Whether the next transaction has to renew the producer first (for tests and metrics).

@@ -73,6 +73,19 @@ impl Commits {
         matches!(self.state, State::Unknown(_))
     }
 
+    /// Records of a partition in the transaction that is not known to be committed.
+    pub(super) fn records_of(&self, number: u32, epoch: Epoch) -> usize {
+        match &self.state {
+            State::Idle => 0,
+            State::InFlight(tx) | State::Unknown(tx) => tx
+                .parts
+                .iter()
+                .filter(|part| part.partition == number && part.epoch == epoch)
+                .map(|part| part.decisions.len())
+                .sum(),
+        }
+    }
+
     fn touches(&self, number: u32, epoch: Epoch) -> bool {
         match &self.state {
             State::Idle => false,
@@ -278,6 +291,7 @@ impl Engine {
                     partition.life = Life::Stopped(
                         "a transaction of unknown outcome could not be read back".to_owned(),
                     );
+                    self.counters.stopped_unresolved += 1;
                     self.permits.forget(part.partition, part.epoch);
                     self.stop_executions(part.partition, part.epoch, actions);
                 }

@@ -4,7 +4,7 @@ use super::index::{KeyHash, LedgerIndex};
 use super::keys::ExecId;
 use super::ledger::{Done, SlotRecord};
 use super::outcome::Outcome;
-use super::record::{Job, Record};
+use super::record::{Job, Millis, Record};
 use super::transaction::{Epoch, MarkWrite, Resolution, Transaction, TxId, TxOutcome};
 use std::sync::Arc;
 
@@ -92,6 +92,17 @@ pub enum Event {
         epoch: Epoch,
         /// Offset of the partition's end.
         offset: i64,
+    },
+    /// The log no longer has the record that was to be read next: retention or a person deleted it.
+    OffsetGone {
+        /// The partition.
+        partition: u32,
+        /// The assignment.
+        epoch: Epoch,
+        /// The offset that was to be read.
+        position: i64,
+        /// First and last offset that the log has, the last one exclusive.
+        log: (i64, i64),
     },
     /// A MARK is durable.
     MarkAcked {
@@ -227,12 +238,20 @@ pub struct SlotStatus {
     pub state: &'static str,
     /// Why it is stopped.
     pub reason: Option<String>,
+    /// Whether its offsets are known: not before it is restored.
+    pub restored: bool,
     /// Next offset to commit.
     pub next_offset: i64,
     /// Next offset to read.
     pub position: i64,
     /// Records read and not decided.
     pub undecided: usize,
+    /// Records decided whose transaction is not committed yet.
+    pub uncommitted: usize,
+    /// Offsets from `position` on that an earlier owner settled.
+    pub settled_unread: i64,
+    /// Timestamp of the oldest record read that neither runs nor is decided.
+    pub oldest_waiting_ms: Option<Millis>,
     /// Keys in the dedup index.
     pub keys: usize,
     /// Heap bytes of the dedup index.

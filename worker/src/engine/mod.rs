@@ -95,6 +95,12 @@ pub struct Counters {
     pub lookups: u64,
     /// MARKs written.
     pub marks: u64,
+    /// Slots that could not be restored.
+    pub stopped_unrestored: u64,
+    /// Slots whose next record is no longer in the log.
+    pub stopped_offset_gone: u64,
+    /// Slots whose transaction of unknown outcome could not be read back.
+    pub stopped_unresolved: u64,
 }
 
 struct Execution {
@@ -184,10 +190,17 @@ impl Engine {
                 // them would let the last transaction pass them.
                 if let Some(partition) = self.owned(partition, epoch)
                     && partition.life == Life::Running
+                    && partition.gone.is_none()
                 {
                     partition.offsets.end_of_partition(offset);
                 }
             }
+            Event::OffsetGone {
+                partition,
+                epoch,
+                position,
+                log,
+            } => self.offset_gone(partition, epoch, position, log),
             Event::MarkAcked {
                 partition,
                 epoch,
@@ -269,7 +282,29 @@ impl Engine {
     fn restore_failed(&mut self, failure: RestoreFailure) {
         if let Some(partition) = self.owned(failure.partition, failure.epoch) {
             partition.life = Life::Stopped(failure.reason);
+            self.counters.stopped_unrestored += 1;
         }
+    }
+
+    /// Nothing more is taken in: the jobs between are lost, and only a person may say that the rest
+    /// goes on without them. What was read before is finished and committed.
+    fn offset_gone(&mut self, number: u32, epoch: Epoch, position: i64, (first, end): (i64, i64)) {
+        let Some(partition) = self.owned(number, epoch) else {
+            return;
+        };
+        if partition.gone.is_some() {
+            return;
+        }
+        partition.gone = Some(if position < first {
+            format!(
+                "the next offset {position} lies before the log's start {first}: records were deleted unread; see \"lost records\" in the operations guide, then reset the group's offset on purpose"
+            )
+        } else {
+            format!(
+                "the next offset {position} lies behind the log's end {end}: the topic was truncated or made anew; see \"lost records\" in the operations guide"
+            )
+        });
+        self.counters.stopped_offset_gone += 1;
     }
 
     /// Drain of one partition: claims nothing new, cancels what runs, commits what is finished.
@@ -326,11 +361,9 @@ impl Engine {
             admit: &*self.config.admission,
             now,
         };
-        let Some(partition) = self
-            .partitions
-            .get_mut(&number)
-            .filter(|owned| owned.epoch == epoch && owned.life == Life::Running)
-        else {
+        let Some(partition) = self.partitions.get_mut(&number).filter(|owned| {
+            owned.epoch == epoch && owned.life == Life::Running && owned.gone.is_none()
+        }) else {
             return;
         };
         for record in records {
@@ -497,6 +530,15 @@ impl Engine {
         self.partitions.values().map(waiting).sum()
     }
 
+    /// Jobs that run and whose outcome still counts.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.executions
+            .values()
+            .filter(|execution| !execution.told_to_stop)
+            .count()
+    }
+
     /// Bytes of records read and not decided.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
@@ -516,26 +558,37 @@ impl Engine {
     pub fn status(&self) -> Vec<SlotStatus> {
         self.partitions
             .values()
-            .map(|partition| SlotStatus {
-                partition: partition.number,
-                state: match &partition.life {
-                    Life::Restoring => "restoring",
-                    Life::Running => "running",
-                    Life::Stopped(_) => "stopped",
-                    Life::Releasing(_) => "releasing",
-                },
-                reason: match &partition.life {
-                    Life::Stopped(reason) => Some(reason.clone()),
-                    _ => None,
-                },
-                next_offset: partition.offsets.next_offset(None),
-                position: partition.offsets.position(),
-                undecided: partition.undecided,
-                keys: partition.index.len(),
-                index_bytes: partition.index.heap_bytes(),
-                paused: partition.paused,
-            })
+            .map(|partition| self.slot_status(partition))
             .collect()
+    }
+
+    fn slot_status(&self, partition: &Partition) -> SlotStatus {
+        let (state, reason) = match (&partition.life, &partition.gone) {
+            (Life::Restoring, _) => ("restoring", None),
+            (Life::Running, None) => ("running", None),
+            (Life::Running, Some(reason)) | (Life::Stopped(reason), _) => ("stopped", Some(reason)),
+            (Life::Releasing(_), _) => ("releasing", None),
+        };
+        let here = |execution: &&Execution| {
+            execution.partition == partition.number && execution.epoch == partition.epoch
+        };
+        let running = self.executions.values().filter(here).map(|exec| exec.hash);
+        SlotStatus {
+            partition: partition.number,
+            state,
+            reason: reason.cloned(),
+            restored: partition.sent_offset.is_some(),
+            next_offset: partition.offsets.next_offset(None),
+            position: partition.offsets.position(),
+            undecided: partition.undecided,
+            uncommitted: partition.decided.len()
+                + self.commits.records_of(partition.number, partition.epoch),
+            settled_unread: partition.offsets.settled_unread(),
+            oldest_waiting_ms: partition.offsets.oldest(&partition.offsets_of(running)),
+            keys: partition.index.len(),
+            index_bytes: partition.index.heap_bytes(),
+            paused: partition.paused,
+        }
     }
 
     /// When `apply` wants to be called again, if nothing happens before.

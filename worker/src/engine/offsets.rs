@@ -4,6 +4,7 @@
 //! decided beyond it is named in SLOT, so that a crash re-reads those records and skips them.
 
 use super::ledger::OffsetRange;
+use super::record::Millis;
 use std::collections::VecDeque;
 
 /// Where a record stands (engine.md, "State").
@@ -19,10 +20,19 @@ pub enum OffsetState {
     Settled,
 }
 
+/// A record that was read.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    offset: i64,
+    /// Its timestamp.
+    published: Millis,
+    state: OffsetState,
+}
+
 /// Unsettled offsets of a partition, in order, and what is settled between them.
 #[derive(Debug, Clone, Default)]
 pub struct Offsets {
-    window: VecDeque<(i64, OffsetState)>,
+    window: VecDeque<Entry>,
     /// Offset after the newest record read, or after the end of the partition when that is further
     /// (control records leave gaps).
     position: i64,
@@ -45,8 +55,9 @@ impl Offsets {
         }
     }
 
-    /// Notes a record that was read. `None` when it was settled before or is a repeat: skip it.
-    pub fn read(&mut self, offset: i64) -> Option<()> {
+    /// Notes a record that was read, with its timestamp. `None` when it was settled before or is a
+    /// repeat: skip it.
+    pub fn read(&mut self, offset: i64, published: Millis) -> Option<()> {
         if offset < self.position {
             return None;
         }
@@ -67,7 +78,11 @@ impl Offsets {
         } else {
             OffsetState::Claimed
         };
-        self.window.push_back((offset, state));
+        self.window.push_back(Entry {
+            offset,
+            published,
+            state,
+        });
         if settled {
             self.trim();
             return None;
@@ -83,13 +98,13 @@ impl Offsets {
     /// State of an offset still in the window; `None` for one that is settled and passed.
     #[must_use]
     pub fn state(&self, offset: i64) -> Option<OffsetState> {
-        self.find(offset).map(|at| self.window[at].1)
+        self.find(offset).map(|at| self.window[at].state)
     }
 
     /// Moves an offset to another state. Settled offsets at the head leave the window.
     pub fn set(&mut self, offset: i64, state: OffsetState) {
         if let Some(at) = self.find(offset) {
-            self.window[at].1 = state;
+            self.window[at].state = state;
             if state == OffsetState::Settled && at == 0 {
                 self.trim();
             }
@@ -101,8 +116,8 @@ impl Offsets {
     pub fn next_offset(&self, tx: Option<u64>) -> i64 {
         self.window
             .iter()
-            .find(|(_, state)| !is_done(*state, tx))
-            .map_or(self.position, |(offset, _)| *offset)
+            .find(|entry| !is_done(entry.state, tx))
+            .map_or(self.position, |entry| entry.offset)
     }
 
     /// What is settled, or in transaction `tx`, beyond [`Offsets::next_offset`]; in order, joined.
@@ -113,8 +128,8 @@ impl Offsets {
         let behind_head = self
             .window
             .iter()
-            .skip_while(|(_, state)| is_done(*state, tx));
-        for (offset, state) in behind_head {
+            .skip_while(|entry| is_done(entry.state, tx));
+        for Entry { offset, state, .. } in behind_head {
             if !is_done(*state, tx) {
                 joined = false;
                 continue;
@@ -168,15 +183,33 @@ impl Offsets {
     pub fn in_transaction(&self, tx: u64) -> impl Iterator<Item = i64> + '_ {
         self.window
             .iter()
-            .filter(move |(_, state)| *state == OffsetState::InTransaction(tx))
-            .map(|(offset, _)| *offset)
+            .filter(move |entry| entry.state == OffsetState::InTransaction(tx))
+            .map(|entry| entry.offset)
+    }
+
+    /// Offsets from the position on that are known to be settled already.
+    #[must_use]
+    pub fn settled_unread(&self) -> i64 {
+        self.settled_before
+            .iter()
+            .map(|range| (range.last + 1 - range.first.max(self.position)).max(0))
+            .sum()
+    }
+
+    /// Timestamp of the first record without an answer, except those at offsets that are `excused`.
+    #[must_use]
+    pub fn oldest(&self, excused: &[i64]) -> Option<Millis> {
+        self.window
+            .iter()
+            .find(|entry| entry.state == OffsetState::Claimed && !excused.contains(&entry.offset))
+            .map(|entry| entry.published)
     }
 
     fn trim(&mut self) {
         while self
             .window
             .front()
-            .is_some_and(|(_, state)| *state == OffsetState::Settled)
+            .is_some_and(|entry| entry.state == OffsetState::Settled)
         {
             self.window.pop_front();
         }
@@ -184,12 +217,18 @@ impl Offsets {
 
     fn find(&self, offset: i64) -> Option<usize> {
         // Offsets are nearly always dense, so the distance from the head is nearly always the place.
-        let (first, _) = *self.window.front()?;
+        let first = self.window.front()?.offset;
         let guess = usize::try_from(offset.checked_sub(first)?).ok()?;
-        if self.window.get(guess).is_some_and(|(o, _)| *o == offset) {
+        if self
+            .window
+            .get(guess)
+            .is_some_and(|entry| entry.offset == offset)
+        {
             return Some(guess);
         }
-        self.window.binary_search_by_key(&offset, |(o, _)| *o).ok()
+        self.window
+            .binary_search_by_key(&offset, |entry| entry.offset)
+            .ok()
     }
 }
 
@@ -214,7 +253,7 @@ mod tests {
     fn moves_only_over_a_contiguous_prefix() {
         let mut offsets = Offsets::starting_at(10, &[]);
         for offset in [10, 11, 12, 13, 15] {
-            assert!(offsets.read(offset).is_some());
+            assert!(offsets.read(offset, 0).is_some());
         }
         offsets.set(11, InTransaction(1));
         offsets.set(13, InTransaction(1));
@@ -237,7 +276,7 @@ mod tests {
     #[test]
     fn another_transaction_does_not_count() {
         let mut offsets = Offsets::starting_at(0, &[]);
-        offsets.read(0);
+        offsets.read(0, 0);
         offsets.set(0, InTransaction(1));
         assert_eq!(offsets.next_offset(Some(2)), 0);
         assert_eq!(offsets.next_offset(Some(1)), 1);
@@ -248,32 +287,49 @@ mod tests {
     #[test]
     fn skips_what_an_earlier_owner_settled_and_keeps_naming_it() {
         let mut offsets = Offsets::starting_at(5, &[range(2, 3), range(6, 7), range(20, 22)]);
-        assert!(offsets.read(5).is_some());
+        assert!(offsets.read(5, 0).is_some());
         assert_eq!(
             offsets.settled_beyond(None),
             [range(6, 7), range(20, 22)],
             "ranges not read yet stay named"
         );
-        assert!(offsets.read(6).is_none());
-        assert!(offsets.read(7).is_none());
-        assert!(offsets.read(8).is_some());
+        assert!(offsets.read(6, 0).is_none());
+        assert!(offsets.read(7, 0).is_none());
+        assert!(offsets.read(8, 0).is_some());
         assert_eq!(offsets.settled_beyond(None), [range(6, 7), range(20, 22)]);
         offsets.set(5, Settled);
         assert_eq!(offsets.next_offset(None), 8);
         assert_eq!(offsets.settled_beyond(None), [range(20, 22)]);
-        assert!(offsets.read(21).is_none());
+        assert!(offsets.read(21, 0).is_none());
         assert_eq!(offsets.settled_beyond(None), [range(21, 22)]);
     }
 
     #[test]
     fn the_end_of_the_partition_passes_control_records() {
         let mut offsets = Offsets::starting_at(0, &[]);
-        offsets.read(0);
+        offsets.read(0, 0);
         offsets.end_of_partition(3);
         assert_eq!(offsets.next_offset(None), 0);
         offsets.set(0, Settled);
         assert_eq!(offsets.next_offset(None), 3);
-        assert!(offsets.read(2).is_none(), "already behind the position");
-        assert!(offsets.read(3).is_some());
+        assert!(offsets.read(2, 0).is_none(), "already behind the position");
+        assert!(offsets.read(3, 0).is_some());
+    }
+
+    #[test]
+    fn the_oldest_waits_and_does_not_run() {
+        let mut offsets = Offsets::starting_at(0, &[range(5, 9)]);
+        assert_eq!(offsets.settled_unread(), 5);
+        for (offset, published) in [(0, 100), (1, 200), (2, 300)] {
+            offsets.read(offset, published);
+        }
+        assert_eq!(offsets.oldest(&[]), Some(100));
+        assert_eq!(offsets.oldest(&[0]), Some(200), "what runs does not wait");
+        offsets.set(1, Decided);
+        assert_eq!(offsets.oldest(&[0]), Some(300), "what is decided neither");
+        offsets.read(6, 400);
+        assert_eq!(offsets.settled_unread(), 3, "two of five were passed");
+        offsets.set(2, Settled);
+        assert_eq!(offsets.oldest(&[0]), None);
     }
 }

@@ -114,6 +114,9 @@ pub(super) struct Partition {
     pub(super) held_bytes: usize,
     /// Records read and not decided yet.
     pub(super) undecided: usize,
+    /// Why nothing more is read of it, if so: the log no longer has what comes next. What was read
+    /// before still gets its answers.
+    pub(super) gone: Option<String>,
 }
 
 /// What a partition needs to know of its process.
@@ -155,7 +158,16 @@ impl Partition {
             paused: false,
             held_bytes: 0,
             undecided: 0,
+            gone: None,
         }
+    }
+
+    /// Offsets whose key runs here, out of `executions` of this partition: they do not wait.
+    pub(super) fn offsets_of(&self, running: impl Iterator<Item = KeyHash>) -> Vec<i64> {
+        running
+            .filter_map(|hash| self.keys.get(&hash))
+            .flat_map(|key| key.claims.iter().map(|claim| claim.record.offset))
+            .collect()
     }
 
     /// Whether the next transaction has something to say about this partition.
@@ -217,7 +229,11 @@ impl Partition {
     }
 
     pub(super) fn take(&mut self, record: Record, around: &Surroundings<'_>) -> Taken {
-        if self.offsets.read(record.offset).is_none() {
+        if self
+            .offsets
+            .read(record.offset, record.raw.timestamp)
+            .is_none()
+        {
             return Taken::Noted;
         }
         self.undecided += 1;

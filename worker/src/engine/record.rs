@@ -43,6 +43,8 @@ pub struct Job {
     pub key: Arc<str>,
     /// SHA-256 over operation, payload type and canonical payload.
     pub payload_hash: [u8; 32],
+    /// Timestamp of its record: when the broker took it, on a topic with LogAppendTime.
+    pub published: Millis,
     /// 1 to 10; higher starts earlier.
     pub priority: u8,
     /// How long it may run.

@@ -186,7 +186,7 @@ fn cost(metrics: &InspectMetrics) -> Cost {
 
 /// The process that read the image died or hung: the image's doing, so another attempt would end
 /// the same.
-const INSPECTOR_CRASHED: &str = "INSPECTOR_CRASHED";
+pub(crate) const INSPECTOR_CRASHED: &str = "INSPECTOR_CRASHED";
 /// The kernel gives less confinement than the worker's configuration requires.
 const SANDBOX_UNAVAILABLE: &str = "SANDBOX_UNAVAILABLE";
 

@@ -9,6 +9,8 @@ mod echo;
 mod health_check;
 mod inspect;
 
+pub(crate) use inspect::INSPECTOR_CRASHED;
+
 use crate::engine::outcome::{ArtifactFile, Cost, Failure};
 use guestkit_inspector::isolate::Isolation;
 use guestkit_protocol::JobEnvelope;

@@ -17,6 +17,7 @@ mod files;
 mod fleet;
 mod guarantees;
 mod hostile;
+mod observed;
 mod outage;
 mod registry;
 mod zombie;
