@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod interrupt;
+mod python;
 mod steps;
 mod verbs;
 
@@ -24,6 +25,8 @@ enum Verb {
     Demo(verbs::demo::Options),
     /// A real Apache Kafka and schema registry on this machine, to work with
     Kafka(verbs::kafka::Options),
+    /// Checks Dockerfile, Compose file, Helm chart, rendered manifests and the autoscaler's settings
+    Manifests(verbs::manifests::Options),
     /// The checks that run nothing: format, clippy, documentation, dependencies
     Lint,
     /// Simulates the worker under faults, one run a seed
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => verbs::test::run(&options),
         Verb::Demo(options) => verbs::demo::run(&options),
         Verb::Kafka(options) => verbs::kafka::run(&options),
+        Verb::Manifests(options) => verbs::manifests::run(&options),
         Verb::Lint => verbs::lint::run(),
         Verb::Sim(options) => verbs::sim::run(&options),
         Verb::Corpus => verbs::corpus::run(),

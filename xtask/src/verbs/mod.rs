@@ -7,6 +7,7 @@ pub(crate) mod fuzz;
 pub(crate) mod guests;
 pub(crate) mod kafka;
 pub(crate) mod lint;
+pub(crate) mod manifests;
 pub(crate) mod sbom;
 pub(crate) mod sim;
 pub(crate) mod test;

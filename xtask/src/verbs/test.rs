@@ -1,6 +1,6 @@
 //! Every check of the project. `.ci/run` calls exactly this.
 
-use super::{demo, lint};
+use super::{demo, lint, manifests};
 use crate::interrupt;
 use crate::steps::{Steps, cargo, run as run_command};
 use anyhow::{Context, Result};
@@ -37,6 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut steps = Steps::default();
 
     lint::check(&mut steps);
+    steps.run("manifests", || manifests::check(false));
     // With the features that clippy had: what build scripts and macros made is used again. The
     // binaries of the demo are among it.
     let built = steps.run("build", || {
