@@ -17,6 +17,7 @@ import yaml
 
 import chart
 import restricted
+import scaling
 import values as values_file
 from chart import CHART, MANIFESTS, ROOT
 
@@ -216,7 +217,8 @@ def references():
             wanted = []
             if resource["kind"] in restricted.KINDS:
                 pod = spec["template"]["spec"]
-                wanted.append(("ServiceAccount", pod["serviceAccountName"]))
+                if "serviceAccountName" in pod:
+                    wanted.append(("ServiceAccount", pod["serviceAccountName"]))
                 for container in pod["containers"]:
                     wanted += [("ConfigMap", e["configMapRef"]["name"]) for e in container.get("envFrom", [])]
                     mounts = {mount["name"] for mount in container.get("volumeMounts", [])}
@@ -372,3 +374,7 @@ def runbook():
     yield from (f"docs/operations.md has no ### {alert}" for alert in sorted(alerts - written))
     yield from (f"docs/operations.md has {alert}, which is no alert" for alert in sorted(written - alerts))
 
+
+def autoscaler():
+    """The settings of the chart as it is rendered, so that a changed value is judged."""
+    yield from scaling.check([resource for _, _, resource in chart.documents({})])

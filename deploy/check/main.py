@@ -4,9 +4,11 @@ main.py [--write]    with --write files made from others are written; else they 
 """
 
 import os
+import pathlib
 import sys
 import time
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "autoscaler"))
 import checks
 
 # Name, check. Each yields what is wrong, or a line that begins with "not run:".
@@ -24,6 +26,8 @@ STEPS = (
     ("variables are known to the programs", checks.variables),
     ("docker compose config", checks.compose),
     ("Dockerfile", checks.dockerfile),
+    ("runbook", checks.runbook),
+    ("autoscaler", checks.autoscaler),
 )
 
 

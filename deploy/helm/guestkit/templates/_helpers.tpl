@@ -111,7 +111,6 @@ capabilities:
 {{- end -}}
 
 {{- define "guestkit.podCommon" -}}
-serviceAccountName: {{ include "guestkit.fullname" . }}
 # Nothing here talks to Kubernetes.
 automountServiceAccountToken: false
 # Or a Service of the name kafka would set KAFKA_PORT, which looks like a librdkafka property.
