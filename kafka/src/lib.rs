@@ -13,6 +13,7 @@ pub mod produce;
 mod properties;
 pub mod reader;
 pub mod registry;
+pub mod scan;
 pub mod topics;
 mod wait;
 

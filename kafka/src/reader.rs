@@ -14,6 +14,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// What a reader holds of records that its caller has not taken yet, in KiB.
+const READ_AHEAD_KIB: &str = "16384";
+
 /// Where a reader begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
@@ -114,6 +117,10 @@ impl Reader {
             .set("auto.offset.reset", "earliest")
             // A reader of the tail should not wait 500 ms for more.
             .set("fetch.wait.max.ms", "50");
+        // Read-ahead beyond some seconds of work is only memory: librdkafka would take 64 MiB.
+        if config.get("queued.max.messages.kbytes").is_none() {
+            config.set("queued.max.messages.kbytes", READ_AHEAD_KIB);
+        }
         let consumer = consumer(&config)?;
         let ends = extents_with(&consumer, topic, timeout)?;
         let starts = starts(&consumer, topic, start, &ends, timeout)?;
@@ -280,7 +287,7 @@ fn starts(
     })
 }
 
-fn record(message: &BorrowedMessage<'_>) -> Record {
+pub(crate) fn record(message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers
             .iter()

@@ -210,6 +210,8 @@ pub(crate) enum Command {
     },
     /// Lag, backlog and workers
     Status,
+    /// Serve jobs over HTTP, with a page for people
+    Gateway(crate::gateway::options::GatewayOptions),
     /// Show everything on this machine: a Kafka endpoint in this process, one worker, real disks
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoOptions),

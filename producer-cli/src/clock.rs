@@ -29,3 +29,10 @@ impl Deadline {
         self.0.is_some_and(|end| Instant::now() >= end)
     }
 }
+
+/// Time since the first look of this process: what waits and limits are counted in.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn uptime() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}

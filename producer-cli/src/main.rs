@@ -8,6 +8,7 @@ mod dead_letters;
 mod demo;
 mod documents;
 mod failure;
+mod gateway;
 mod ids;
 mod jobs;
 mod output;
@@ -110,6 +111,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Cancel { job_id, reason } => admin::cancel(&settings, job_id, reason.clone()),
         Command::DeadLetters { command } => dead_letters::run(&settings, command),
         Command::Status => admin::status(&settings),
+        Command::Gateway(options) => gateway::run(&settings, options),
         // Done above: they need no cluster.
         Command::Validate { .. } => Ok(()),
         #[cfg(feature = "demo")]

@@ -39,6 +39,8 @@ enum Verb {
     Sbom(verbs::sbom::Options),
     /// Fuzzes the readers of the inspector
     Fuzz(verbs::fuzz::Options),
+    /// The gateway under load, under a fuzzer, in a browser
+    Gateway(verbs::gateway::Options),
     /// Measures
     Bench(verbs::bench::Options),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Guests(options) => verbs::guests::run(&options),
         Verb::Sbom(options) => verbs::sbom::run(&options),
         Verb::Fuzz(options) => verbs::fuzz::run(&options),
+        Verb::Gateway(options) => verbs::gateway::run(&options),
         Verb::Bench(options) => verbs::bench::run(&options),
     };
     result.unwrap_or_else(|error| {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod gateway;
+
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod corpus;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
+pub(crate) mod gateway;
 pub(crate) mod guests;
 pub(crate) mod kafka;
 pub(crate) mod lint;
