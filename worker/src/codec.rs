@@ -109,9 +109,9 @@ impl Codec {
         }))
     }
 
-    /// Encodes a result, to be published on `partition`.
+    /// Encodes a result, to be published on `partition`: the answer to the jobs record at `offset`.
     #[must_use]
-    pub fn encode_result(&self, record: &ResultRecord, partition: u32) -> Encoded {
+    pub fn encode_result(&self, record: &ResultRecord, partition: u32, offset: i64) -> Encoded {
         let now = (self.now)();
         let result = self.result(record, partition, now);
         let traceparent = match record {
@@ -129,11 +129,14 @@ impl Codec {
             failed.operation.clone_from(&result.operation);
             protocol::encode(&failed, framing).unwrap_or_default()
         });
+        // An invalid record can come again with the same job id, and each is answered: only the record
+        // that it answers makes a result unique, as CloudEvents wants ids to be.
+        let id = format!("{}/{partition}/{offset}", result.job_id);
         Encoded {
             value,
             headers: self.event_headers(
                 "io.guestkit.job.result.v1",
-                &result.job_id,
+                &id,
                 now,
                 framing,
                 traceparent,

@@ -63,10 +63,12 @@ pub fn write_all<E>(
     write: &mut impl FnMut(Output<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     write_ledger(codec, part, write)?;
-    for (_, decision) in part.decisions.iter() {
+    for (offset, decision) in part.decisions.iter() {
         match decision {
             Decision::Drop => {}
-            Decision::Answer(result) => write_result(codec, part.partition, result, write)?,
+            Decision::Answer(result) => {
+                write_result(codec, part.partition, *offset, result, write)?;
+            }
             Decision::DeadLetter(letter) | Decision::Reject(letter, _) => {
                 let raw = codec.dead_letter(letter, jobs_topic, part.partition);
                 write(Output {
@@ -79,7 +81,7 @@ pub fn write_all<E>(
                     written: Written::Other,
                 })?;
                 if let Decision::Reject(_, result) = decision {
-                    write_result(codec, part.partition, result, write)?;
+                    write_result(codec, part.partition, *offset, result, write)?;
                 }
             }
             Decision::Forward(to, raw) => write(Output {
@@ -126,10 +128,11 @@ fn write_ledger<E>(
 fn write_result<E>(
     codec: &Codec,
     partition: u32,
+    offset: i64,
     result: &ResultRecord,
     write: &mut impl FnMut(Output<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let encoded = codec.encode_result(result, partition);
+    let encoded = codec.encode_result(result, partition, offset);
     write(Output {
         place: Place::Results,
         partition,

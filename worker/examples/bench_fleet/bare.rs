@@ -138,7 +138,7 @@ impl Bare {
             }),
             attempt: 1,
         };
-        let encoded = self.codec.encode_result(&record, slot);
+        let encoded = self.codec.encode_result(&record, slot, 0);
         let mut headers = OwnedHeaders::new_with_capacity(encoded.headers.len());
         for (key, value) in &encoded.headers {
             headers = headers.insert(Header {
