@@ -118,3 +118,14 @@ fn the_json_schema_refuses_what_validation_refuses() {
         );
     }
 }
+
+/// What kcat publishes was encoded by fastavro; it must stay the example's document.
+#[test]
+fn the_encoded_example_is_the_json_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let json = std::fs::read(root.join("schemas/examples/inspect-minimal.json")).unwrap();
+    let record = std::fs::read(root.join("examples/kcat/inspect-minimal.single-object")).unwrap();
+    let job = decode_job(&json, &NoRegistry).unwrap();
+    assert_eq!(decode_job(&record, &NoRegistry).unwrap(), job);
+    assert_eq!(encode(&job, Framing::SingleObject).unwrap(), record);
+}
