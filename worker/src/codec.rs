@@ -129,8 +129,8 @@ impl Codec {
             failed.operation.clone_from(&result.operation);
             protocol::encode(&failed, framing).unwrap_or_default()
         });
-        // An invalid record can come again with the same job id, and each is answered: only the record
-        // that it answers makes a result unique, as CloudEvents wants ids to be.
+        // A job id that comes again after the deduplication window is answered again: with the record
+        // that it answers an event has an id of its own, as CloudEvents wants.
         let id = format!("{}/{partition}/{offset}", result.job_id);
         Encoded {
             value,
