@@ -6,7 +6,9 @@
 
 mod clock;
 pub mod connection;
+pub mod directory;
 mod fault;
+pub mod group;
 pub mod metadata;
 mod nearest;
 pub mod produce;

@@ -161,6 +161,13 @@ impl Reader {
         self.last_fault.as_ref()
     }
 
+    /// Reads no more of a partition: what was wanted of it is there.
+    pub fn leave(&mut self, partition: i32) {
+        if self.unread.contains(&partition) {
+            self.finish(partition);
+        }
+    }
+
     /// The next record, waiting at most `wait` for it.
     ///
     /// # Errors

@@ -168,8 +168,15 @@ impl TopicKind {
             Self::DeadLetters => kept(30, WRAPPED_BYTES_MAX),
             Self::Outcomes => kept(2, WRAPPED_BYTES_MAX),
             Self::Workers => vec![
-                ("cleanup.policy", "compact".to_owned()),
-                ("segment.ms", (6 * HOUR_MS).to_string()),
+                // Worker ids are random by default: those that are gone must not stay for ever. The
+                // heartbeats of the living renew theirs.
+                ("cleanup.policy", "compact,delete".to_owned()),
+                ("retention.ms", (7 * DAY_MS).to_string()),
+                // Only closed segments are compacted, and whoever lists the workers reads all of it.
+                ("segment.ms", (HOUR_MS / 6).to_string()),
+                ("min.cleanable.dirty.ratio", "0.1".to_owned()),
+                // Whether a worker lives is judged by the brokers' clock, not by its own.
+                ("message.timestamp.type", "LogAppendTime".to_owned()),
                 ("max.message.bytes", JOB_BYTES_MAX.to_string()),
             ],
         }
@@ -426,15 +433,14 @@ fn judge(
             words.join(",")
         });
         let wanted = match kind {
-            TopicKind::Ledger => "compact,delete",
-            TopicKind::Workers => "compact",
+            TopicKind::Ledger | TopicKind::Workers => "compact,delete",
             _ => "delete",
         };
         if let Some(policy) = policy
             && policy != wanted
         {
-            // A ledger that is only compacted works, it just grows for ever.
-            let is_error = kind != TopicKind::Ledger || policy == "delete";
+            // One that is only compacted works, it just grows for ever.
+            let is_error = wanted == "delete" || policy == "delete";
             let bracketed = format!("cleanup.policy=[{wanted}]");
             find(
                 topic,

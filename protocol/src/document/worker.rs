@@ -109,6 +109,31 @@ record! {
     }
 }
 
+impl WorkerAdvertisement {
+    /// An advertisement with the fields that are always there.
+    pub fn new(
+        worker_id: impl Into<String>,
+        version: impl Into<String>,
+        registered_at: Timestamp,
+        status: WorkerStatus,
+    ) -> Self {
+        Self {
+            worker_id: worker_id.into(),
+            incarnation: String::new(),
+            transactional_ids: Vec::new(),
+            version: version.into(),
+            hostname: String::new(),
+            registered_at,
+            capabilities: WorkerCapabilities::default(),
+            resources: WorkerResources::default(),
+            configuration: WorkerConfiguration::default(),
+            status,
+            running: Vec::new(),
+            extensions: Default::default(),
+        }
+    }
+}
+
 impl RunningJob {
     /// A run of a job.
     pub fn new(job_id: impl Into<String>, run: u32) -> Self {
