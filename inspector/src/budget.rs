@@ -133,14 +133,23 @@ impl Budget {
         }
     }
 
+    /// Fails when cancelled.
+    ///
+    /// # Errors
+    /// `OverBudget`.
+    pub fn check_cancelled(&self) -> Result<()> {
+        match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(over("cancelled".into())),
+            false => Ok(()),
+        }
+    }
+
     /// Fails when cancelled or late.
     ///
     /// # Errors
     /// `OverBudget`.
     pub fn check(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(over("cancelled".into()));
-        }
+        self.check_cancelled()?;
         let wall_ms = self.share.wall_ms.load(Ordering::Relaxed);
         if millis((self.clock)().saturating_sub(self.started)) > wall_ms {
             return Err(over(format!("{wall_ms} ms")));

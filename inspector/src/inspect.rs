@@ -40,15 +40,18 @@ pub fn inspect(
     progress: &dyn Fn(&'static str),
 ) -> Result<(InspectReport, InspectMetrics)> {
     let (budget, containers) = open(request, progress)?;
+    budget.begin_part();
     progress("layers");
-    let examined = layers::examine_all(&containers)?;
-    if !examined.layers.recognised {
+    let examined = layers::examine_partly(&containers)?;
+    if !examined.layers.recognised && examined.cut_short.is_none() {
         return Err(unrecognised());
     }
     let report = guest::describe(examined, options, &|phase| {
         budget.begin_part();
         progress(phase);
-    })?;
+    });
+    // What is left undone because nobody wants it is no report.
+    budget.check_cancelled()?;
     Ok((report, metrics(&budget)))
 }
 
@@ -64,6 +67,7 @@ pub fn answer(
 ) -> Result<InspectMetrics> {
     let (budget, containers) = open(request, progress)?;
     perform(&budget, task, &containers, out, progress)?;
+    budget.check_cancelled()?;
     Ok(metrics(&budget))
 }
 

@@ -107,6 +107,8 @@ pub struct Examined {
     pub layers: Layers,
     /// Readable file systems, in the order of their devices.
     pub mountable: Vec<Mountable>,
+    /// The budget that was used up before all was looked at ([`examine_partly`]).
+    pub cut_short: Option<DiskError>,
 }
 
 /// Disks of one machine: `/dev/sda` to `/dev/sdz`.
@@ -128,6 +130,18 @@ pub fn examine(container: &Container) -> Result<Examined> {
 /// # Errors
 /// `NotFound` without a disk, `OverBudget` for more than 26; budgets and failing reads.
 pub fn examine_all(containers: &[Container]) -> Result<Examined> {
+    let found = examine_partly(containers)?;
+    match found.cut_short {
+        Some(error) => Err(error),
+        None => Ok(found),
+    }
+}
+
+/// As [`examine_all`], and what was found until then when a budget is used up.
+///
+/// # Errors
+/// `NotFound` without a disk, `OverBudget` for more than 26; failing reads.
+pub fn examine_partly(containers: &[Container]) -> Result<Examined> {
     let Some(first) = containers.first() else {
         return Err(DiskError::NotFound {
             what: "a disk to examine".into(),
@@ -148,22 +162,12 @@ pub fn examine_all(containers: &[Container]) -> Result<Examined> {
             recognised: false,
         },
         mountable: Vec::new(),
+        cut_short: None,
     };
-    let mut members = Vec::new();
-    for (letter, container) in ('a'..='z').zip(containers) {
-        let device = format!("/dev/sd{letter}");
-        let disk = found.add_disk(&device, &container.disk, &mut members)?;
-        if letter == 'a' {
-            found.layers.disk = disk;
-        } else {
-            found.layers.further.push(FurtherDisk {
-                device,
-                image: container.facts.clone(),
-                disk,
-            });
-        }
+    match found.add_all(containers) {
+        Err(error @ DiskError::OverBudget { .. }) => found.cut_short = Some(error),
+        outcome => outcome?,
     }
-    found.assemble(members)?;
     Ok(found)
 }
 
@@ -222,9 +226,40 @@ fn choose_table(layer: &Layer) -> Result<Disk> {
 }
 
 impl Examined {
+    fn add_all(&mut self, containers: &[Container]) -> Result<()> {
+        let mut members = Vec::new();
+        for (letter, container) in ('a'..='z').zip(containers) {
+            let device = format!("/dev/sd{letter}");
+            let mut disk = Disk {
+                table: partition::UNKNOWN.to_owned(),
+                size: container.disk.len(),
+                ..Disk::default()
+            };
+            let outcome = self.add_disk(&device, &container.disk, &mut disk, &mut members);
+            // Told even where a budget ended the looking.
+            if letter == 'a' {
+                self.layers.disk = disk;
+            } else {
+                self.layers.further.push(FurtherDisk {
+                    device,
+                    image: container.facts.clone(),
+                    disk,
+                });
+            }
+            outcome?;
+        }
+        self.assemble(members)
+    }
+
     /// One disk: its table, and what lies in its partitions or over the whole.
-    fn add_disk(&mut self, device: &str, layer: &Layer, members: &mut Vec<Member>) -> Result<Disk> {
-        let mut disk = choose_table(layer)?;
+    fn add_disk(
+        &mut self,
+        device: &str,
+        layer: &Layer,
+        disk: &mut Disk,
+        members: &mut Vec<Member>,
+    ) -> Result<()> {
+        *disk = choose_table(layer)?;
         self.layers.recognised |= disk.table != "none";
         // Hybrid ISO images carry a table and a file system over the whole disk.
         if let Some(whole) = probe::probe(layer)?
@@ -250,7 +285,7 @@ impl Examined {
             let device = format!("{device}{}", partition.index);
             self.add(device, Some(partition), probed, &window, members);
         }
-        Ok(disk)
+        Ok(())
     }
 
     fn add(

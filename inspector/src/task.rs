@@ -131,14 +131,18 @@ pub fn perform(
     out: &mut dyn Write,
     progress: &dyn Fn(&'static str),
 ) -> Result<()> {
-    if task.form().is_some_and(Form::is_sbom) && !matches!(task, Task::Report { .. }) {
+    let is_report = matches!(task, Task::Report { .. });
+    if task.form().is_some_and(Form::is_sbom) && !is_report {
         return Err(DiskError::Unsupported {
             feature: "a bill of materials of anything but a report".to_owned(),
         });
     }
     progress("layers");
-    let examined = layers::examine_all(containers)?;
-    if !examined.layers.recognised {
+    let examined = match is_report {
+        true => layers::examine_partly(containers)?,
+        false => layers::examine_all(containers)?,
+    };
+    if !examined.layers.recognised && examined.cut_short.is_none() {
         return Err(crate::inspect::unrecognised());
     }
     match task {
@@ -147,7 +151,7 @@ pub fn perform(
                 true => &packages_of(options),
                 false => options,
             };
-            let report = guest::describe(examined, options, progress)?;
+            let report = guest::describe(examined, options, progress);
             match form {
                 Form::Json => json(out, &report),
                 Form::CycloneDx => json(out, &cyclonedx::render(&report, None)),

@@ -53,6 +53,7 @@ impl Known {
 pub struct GuestRoot {
     mounts: Vec<Mount>,
     known: Mutex<Known>,
+    trouble: Mutex<Option<DiskError>>,
 }
 
 /// A node with the file system it lies in.
@@ -235,6 +236,7 @@ impl GuestRoot {
         let mut root = Self {
             mounts: Vec::new(),
             known: Mutex::new(Known::default()),
+            trouble: Mutex::default(),
         };
         root.mount_node("/", fs, node);
         root
@@ -259,7 +261,7 @@ impl GuestRoot {
     /// # Errors
     /// `OverBudget` for link loops and endless paths, else what the file system answers.
     pub fn find(&self, path: &str) -> Result<Option<Found>> {
-        self.resolve(path.as_bytes(), true)
+        self.noted(self.resolve(path.as_bytes(), true))
     }
 
     /// Finds a path, but does not follow a link at its end.
@@ -267,7 +269,25 @@ impl GuestRoot {
     /// # Errors
     /// As [`GuestRoot::find`].
     pub fn find_link(&self, path: &str) -> Result<Option<Found>> {
-        self.resolve(path.as_bytes(), false)
+        self.noted(self.resolve(path.as_bytes(), false))
+    }
+
+    /// The first failure of this root since it was last asked for, but for what is only missing. Who
+    /// goes on without a file that cannot be read still has to say that there was one.
+    #[must_use]
+    pub fn take_trouble(&self) -> Option<DiskError> {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.take()
+    }
+
+    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+        if let Err(error) = &outcome
+            && !matches!(error, DiskError::NotFound { .. })
+        {
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            trouble.get_or_insert_with(|| error.clone());
+        }
+        outcome
     }
 
     fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Option<Found>> {
@@ -376,29 +396,10 @@ impl GuestRoot {
     /// # Errors
     /// `OverBudget` when it is larger.
     pub fn read(&self, path: &str, cap: u64) -> Result<Option<Vec<u8>>> {
-        let Some(found) = self.find(path)? else {
-            return Ok(None);
-        };
-        let metadata = found.metadata()?;
-        if metadata.kind != NodeKind::File {
-            return Ok(None);
+        match self.find(path)? {
+            Some(found) => self.noted(read(&found, path, cap)),
+            None => Ok(None),
         }
-        if metadata.size > cap {
-            return Err(DiskError::OverBudget {
-                budget: format!("{path} has {} bytes, {cap} are read", metadata.size),
-            });
-        }
-        let mut bytes = vec![0; crate::bytes::narrow(metadata.size)];
-        let mut filled = 0_usize;
-        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let length = found.fs.read_file_at(found.node, wide(filled), rest)?;
-            if length == 0 {
-                break;
-            }
-            filled = filled.saturating_add(length);
-        }
-        bytes.truncate(filled);
-        Ok(Some(bytes))
     }
 
     /// Reads a text file; bytes that are no UTF-8 are replaced.
@@ -446,7 +447,7 @@ impl GuestRoot {
     /// As [`GuestRoot::list`].
     pub fn entries(&self, path: &str) -> Result<Vec<(Vec<u8>, Found)>> {
         match self.find(path)? {
-            Some(dir) => self.children(&dir),
+            Some(dir) => self.noted(self.children(&dir)),
             None => Ok(Vec::new()),
         }
     }
@@ -490,6 +491,29 @@ impl GuestRoot {
 fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/')
         .filter(|part| !part.is_empty() && *part != b".")
+}
+
+fn read(found: &Found, path: &str, cap: u64) -> Result<Option<Vec<u8>>> {
+    let metadata = found.metadata()?;
+    if metadata.kind != NodeKind::File {
+        return Ok(None);
+    }
+    if metadata.size > cap {
+        return Err(DiskError::OverBudget {
+            budget: format!("{path} has {} bytes, {cap} are read", metadata.size),
+        });
+    }
+    let mut bytes = vec![0; crate::bytes::narrow(metadata.size)];
+    let mut filled = 0_usize;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let length = found.fs.read_file_at(found.node, wide(filled), rest)?;
+        if length == 0 {
+            break;
+        }
+        filled = filled.saturating_add(length);
+    }
+    bytes.truncate(filled);
+    Ok(Some(bytes))
 }
 
 fn over(what: &str, limit: usize) -> DiskError {

@@ -234,13 +234,22 @@ struct System {
     windows: Option<windows::Detected>,
 }
 
-/// Operating systems of an image with their roots, in the order of their devices.
-fn systems(examined: &Examined) -> Result<Vec<System>> {
+/// Operating systems of an image.
+struct Systems {
+    /// With their roots, in the order of their devices.
+    found: Vec<System>,
+    /// Devices that could not be searched to the end, and why.
+    trouble: Vec<(String, DiskError)>,
+}
+
+fn systems(examined: &Examined) -> Systems {
     let mut found = Vec::new();
+    let mut trouble = Vec::new();
     for candidate in &examined.mountable {
         let before = found.len();
+        let mut here = Vec::new();
         found.extend(
-            roots::systems(candidate)?
+            roots::systems(candidate, &mut here)
                 .into_iter()
                 .map(|(root, os)| System {
                     root,
@@ -253,18 +262,59 @@ fn systems(examined: &Examined) -> Result<Vec<System>> {
             let fs_type = &candidate.reader.facts().fs_type;
             // Directories that cannot be read tell of no system.
             let detected = windows::detect(&root, fs_type, &candidate.device).unwrap_or_default();
+            here.extend(root.take_trouble());
             found.extend(detected.map(|(os, detected)| System {
                 root,
                 os,
                 windows: Some(detected),
             }));
         }
+        // One reason a device will do.
+        let reason = here.into_iter().next();
+        trouble.extend(reason.map(|reason| (candidate.device.clone(), reason)));
         if found.len() >= SYSTEMS_MAX {
             found.truncate(SYSTEMS_MAX);
             break;
         }
     }
-    Ok(found)
+    Systems { found, trouble }
+}
+
+impl Systems {
+    /// Says how far disk and systems could be told, in the sections that every report has.
+    fn cover(trouble: Vec<(String, DiskError)>, cut_short: Option<DiskError>, out: &mut Sections) {
+        let mut coverage = Coverage::Ok;
+        let mut warn = |section, code, path: &str, message: String| {
+            out.warnings.push(Warning {
+                section,
+                code,
+                path: path.to_owned(),
+                message: clean(&message),
+            });
+        };
+        for (device, error) in trouble {
+            coverage = match (&error, coverage) {
+                (DiskError::OverBudget { .. }, _) | (_, Coverage::OverBudget) => {
+                    Coverage::OverBudget
+                }
+                _ => Coverage::Partial,
+            };
+            let message = format!("not all of it was searched for systems: {error}");
+            warn("os", code_of(&error), &device, message);
+        }
+        let mut disk = Coverage::Ok;
+        if let Some(error) = cut_short {
+            disk = Coverage::OverBudget;
+            let message = format!("not all of the disk was looked at: {error}");
+            warn("disk", code_of(&error), "", message);
+            if coverage == Coverage::Ok {
+                coverage = Coverage::Partial;
+            }
+        }
+        out.coverage.insert("disk", disk);
+        out.coverage.insert("os", coverage);
+        out.warnings.sort();
+    }
 }
 
 /// The root of the first operating system with what its fstab mounts; without one, of the first
@@ -273,11 +323,16 @@ fn systems(examined: &Examined) -> Result<Vec<System>> {
 /// # Errors
 /// Only when a budget is used up.
 pub fn main_root(examined: &Examined) -> Result<Option<GuestRoot>> {
+    let Systems { found, trouble } = systems(examined);
+    let is_over = |(_, error): &(String, DiskError)| matches!(error, DiskError::OverBudget { .. });
+    if let (true, Some((_, error))) = (found.is_empty(), trouble.into_iter().find(is_over)) {
+        return Err(error);
+    }
     if let Some(System {
         mut root,
         os,
         windows,
-    }) = systems(examined)?.into_iter().next()
+    }) = found.into_iter().next()
     {
         if windows.is_some() {
             return Ok(Some(root));
@@ -304,15 +359,14 @@ fn mount_all(root: &mut GuestRoot, mounts: &[MountEntry], examined: &Examined, o
 
 /// Finds the operating systems of an examined image and describes each.
 ///
-/// # Errors
-/// Only when a budget is used up before anything could be told.
+/// A budget that is used up, at whatever point, ends in gaps that `coverage` tells.
 pub fn describe(
     examined: Examined,
     options: &InspectOptions,
     progress: &dyn Fn(&'static str),
-) -> Result<InspectReport> {
+) -> InspectReport {
     progress("os");
-    let systems = systems(&examined)?;
+    let Systems { found, trouble } = systems(&examined);
     let mut report = InspectReport::of(examined.layers.clone());
     for (
         n,
@@ -321,7 +375,7 @@ pub fn describe(
             os,
             windows,
         },
-    ) in systems.into_iter().enumerate()
+    ) in found.into_iter().enumerate()
     {
         let layers = &examined.layers;
         let guest = Guest {
@@ -340,7 +394,8 @@ pub fn describe(
             report.more.push(OtherSystem { os: n, sections });
         }
     }
-    Ok(report)
+    Systems::cover(trouble, examined.cut_short, &mut report.sections);
+    report
 }
 
 /// Runs one section of a guest, whatever it is.
@@ -441,7 +496,15 @@ impl Guest<'_> {
             section,
             warnings: Vec::new(),
         };
+        // What another section met is not this one's.
+        drop(root.take_trouble());
         let result = read(&mut scope);
+        if let (true, Some(error @ DiskError::OverBudget { .. })) =
+            (scope.warnings.is_empty(), root.take_trouble())
+            && result.is_ok()
+        {
+            scope.warn(code_of(&error), "", error.to_string());
+        }
         let mut coverage = if scope.warnings.is_empty() {
             Coverage::Ok
         } else {

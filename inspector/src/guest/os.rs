@@ -1,7 +1,6 @@
 //! Which operating system a root directory holds (os-release(5)).
 
 use super::{CONFIG_MAX, clean, ini, legacy};
-use crate::error::Result;
 use crate::fs::NodeKind;
 use crate::report::Os;
 use crate::vfs::GuestRoot;
@@ -9,13 +8,11 @@ use std::collections::BTreeMap;
 
 /// `None` when the file system is no root of a system: /boot and data have no os-release and none of
 /// the files that came before it.
-pub(super) fn detect(root: &GuestRoot, device: &str) -> Result<Option<Os>> {
+///
+/// What cannot be read is as good as missing here; [`GuestRoot::take_trouble`] tells.
+pub(super) fn detect(root: &GuestRoot, device: &str) -> Option<Os> {
     let mut evidence = Vec::new();
-    let Some(release) =
-        release(root, &mut evidence)?.or_else(|| legacy::release(root, &mut evidence))
-    else {
-        return Ok(None);
-    };
+    let release = release(root, &mut evidence).or_else(|| legacy::release(root, &mut evidence))?;
     let get = |key: &str| {
         let value = release.get(key).map(|value| value.trim());
         value.filter(|value| !value.is_empty()).map(clean)
@@ -58,7 +55,7 @@ pub(super) fn detect(root: &GuestRoot, device: &str) -> Result<Option<Os>> {
         .or_else(|| elf_arch(root));
     let (install_date, trace) = install_date(root);
     evidence.extend(trace);
-    Ok(Some(Os {
+    Some(Os {
         os_type: "linux".to_owned(),
         id_like: get("ID_LIKE")
             .map(|like| like.split_whitespace().map(str::to_owned).collect())
@@ -86,24 +83,21 @@ pub(super) fn detect(root: &GuestRoot, device: &str) -> Result<Option<Os>> {
         distro,
         evidence,
         ..Os::default()
-    }))
+    })
 }
 
-fn release(
-    root: &GuestRoot,
-    evidence: &mut Vec<String>,
-) -> Result<Option<BTreeMap<String, String>>> {
+fn release(root: &GuestRoot, evidence: &mut Vec<String>) -> Option<BTreeMap<String, String>> {
     for path in ["/etc/os-release", "/usr/lib/os-release"] {
         // A damaged file is as good as a missing one here: the other may be whole.
         if let Ok(Some(text)) = root.text(path, CONFIG_MAX) {
             let release: BTreeMap<String, String> = ini::assignments(&text).into_iter().collect();
             if !release.is_empty() {
                 evidence.push(path.to_owned());
-                return Ok(Some(release));
+                return Some(release);
             }
         }
     }
-    Ok(None)
+    None
 }
 
 /// First line of a file that says something.
@@ -281,7 +275,7 @@ mod tests {
 
     fn of(files: &[(&str, &str)]) -> Option<Os> {
         let root = GuestRoot::new(Arc::new(MemoryTree::of(files)));
-        detect(&root, "/dev/sda1").unwrap()
+        detect(&root, "/dev/sda1")
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where operating systems lie: in the root of a file system, or in one of its subvolumes.
 
 use super::{CONFIG_MAX, fstab, os};
-use crate::error::Result;
+use crate::error::DiskError;
 use crate::fs::{FileSystem, NodeId, Subvolume};
 use crate::layers::Mountable;
 use crate::report::Os;
@@ -16,22 +16,24 @@ const SUBVOLUMES_MAX: usize = 256;
 /// holds a system; else the subvolumes that name themselves as `/` in their own fstab, as installers
 /// write it; else the first that is no snapshot.
 ///
-/// # Errors
-/// As [`os::detect`].
-pub(super) fn systems(candidate: &Mountable) -> Result<Vec<(GuestRoot, Os)>> {
+/// `trouble`: what kept it from looking everywhere.
+pub(super) fn systems(candidate: &Mountable, trouble: &mut Vec<DiskError>) -> Vec<(GuestRoot, Os)> {
     let reader = &candidate.reader;
     // A file system whose subvolumes cannot be listed is still worth a look at its root.
-    let subvolumes = reader.subvolumes().unwrap_or_default();
-    let at = |node: NodeId| -> Result<Option<(GuestRoot, Os)>> {
+    let subvolumes = reader.subvolumes().unwrap_or_else(|error| {
+        trouble.push(error);
+        Vec::new()
+    });
+    let mut at = |node: NodeId| -> Option<(GuestRoot, Os)> {
         let root = GuestRoot::of(reader.clone(), node);
-        let mut found = os::detect(&root, &candidate.device)?;
-        if let Some(os) = &mut found {
-            os.subvolume = path_of(&subvolumes, node);
-        }
-        Ok(found.map(|os| (root, os)))
+        let found = os::detect(&root, &candidate.device);
+        trouble.extend(root.take_trouble());
+        let mut os = found?;
+        os.subvolume = path_of(&subvolumes, node);
+        Some((root, os))
     };
-    if let Some(found) = at(reader.root())? {
-        return Ok(vec![found]);
+    if let Some(found) = at(reader.root()) {
+        return vec![found];
     }
     let mut named = Vec::new();
     let mut first = None;
@@ -39,7 +41,7 @@ pub(super) fn systems(candidate: &Mountable) -> Result<Vec<(GuestRoot, Os)>> {
         if subvolume.root == reader.root() {
             continue;
         }
-        let Some((root, os)) = at(subvolume.root)? else {
+        let Some((root, os)) = at(subvolume.root) else {
             continue;
         };
         if names_itself(&root, subvolume) {
@@ -51,7 +53,7 @@ pub(super) fn systems(candidate: &Mountable) -> Result<Vec<(GuestRoot, Os)>> {
     if named.is_empty() {
         named.extend(first);
     }
-    Ok(named)
+    named
 }
 
 /// Whether the fstab of this root mounts this very subvolume as `/`.
@@ -104,7 +106,7 @@ mod tests {
             partlabel: None,
             reader: Arc::new(tree),
         };
-        let found = systems(&candidate).unwrap();
+        let found = systems(&candidate, &mut Vec::new());
         found.into_iter().map(|(_, os)| os.subvolume).collect()
     }
 

@@ -11,13 +11,16 @@ use crate::read_at::{Layer, ReadAt};
 /// Partitions reported at most, over all table kinds.
 pub const PARTITIONS_MAX: usize = 1024;
 
+/// [`Disk::table`] before it was looked for.
+pub(crate) const UNKNOWN: &str = "unknown";
+
 /// Partition type of the database of a Windows dynamic disk.
 pub(crate) const LDM_METADATA: &str = "5808C8AA-7E8F-42E0-85D2-E1E90434CFB3";
 
 /// A disk and its partition table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Disk {
-    /// `gpt`, `dos`, or `none`.
+    /// `gpt`, `dos`, or `none`; `unknown` when a budget was used up before it was read.
     pub table: String,
     /// Disk GUID (upper case) or MBR disk id (eight hex digits).
     pub id: Option<String>,

@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 const WALL: Duration = Duration::from_secs(20);
 const MEMORY: u64 = 512 << 20;
 
-struct Ran {
-    answer: Result<(Vec<u8>, InspectMetrics), Failure>,
+pub(crate) struct Ran {
+    pub(crate) answer: Result<(Vec<u8>, InspectMetrics), Failure>,
 }
 
-fn ask(dir: &Path, name: &str, task: &Task, limits: Limits) -> Ran {
+pub(crate) fn ask(dir: &Path, name: &str, task: &Task, limits: Limits) -> Ran {
     let roots = HostRoots::new([dir]).unwrap();
     let request = Request {
         roots: &roots,
@@ -55,7 +55,7 @@ fn ask(dir: &Path, name: &str, task: &Task, limits: Limits) -> Ran {
     }
 }
 
-fn report(dir: &Path, name: &str) -> Ran {
+pub(crate) fn report(dir: &Path, name: &str) -> Ran {
     let task = Task::Report {
         form: Form::Json,
         options: InspectOptions::default(),
@@ -64,18 +64,18 @@ fn report(dir: &Path, name: &str) -> Ran {
 }
 
 impl Ran {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.answer.as_ref().unwrap().0).unwrap()
     }
 
     /// Neither a crash nor a hang, whatever else.
-    fn is_civil(&self) -> bool {
+    pub(crate) fn is_civil(&self) -> bool {
         matches!(self.answer, Ok(_) | Err(Failure::Image { .. }))
     }
 }
 
 /// `mke2fs -d` of a folder; tells when the tool is not there.
-fn ext4(dir: &Path, name: &str, size: &str, more: &[&str]) -> bool {
+pub(crate) fn ext4(dir: &Path, name: &str, size: &str, more: &[&str]) -> bool {
     let tree = dir.join("tree");
     let made = Command::new("mke2fs")
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
@@ -101,7 +101,7 @@ fn ext4(dir: &Path, name: &str, size: &str, more: &[&str]) -> bool {
     }
 }
 
-fn guest(dir: &Path) {
+pub(crate) fn guest(dir: &Path) {
     let tree = dir.join("tree");
     for folder in ["etc", "bin", "var/lib/dpkg", "usr/lib/systemd/system"] {
         fs::create_dir_all(tree.join(folder)).unwrap();
@@ -401,4 +401,61 @@ fn a_budget_that_runs_out_in_one_section_leaves_the_others_their_share() {
     );
     assert_eq!(found["coverage"]["users"], "ok", "{}", found["coverage"]);
     assert_eq!(found["coverage"]["services"], "ok", "{}", found["coverage"]);
+}
+
+/// However little may be read, there is a report that says what is missing; only an image that cannot
+/// even be opened for want of a budget is an error.
+#[test]
+fn a_budget_that_runs_out_before_a_system_is_found_is_told() {
+    let keep = tempfile::tempdir().unwrap();
+    let dir = keep.path();
+    guest(dir);
+    if !ext4(dir, "small.img", "16M", &[]) {
+        return;
+    }
+    let task = Task::Report {
+        form: Form::Json,
+        options: InspectOptions::default(),
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    let few = (1..4)
+        .chain((4..60).step_by(4))
+        .chain((60..900).step_by(60));
+    for steps in few.chain([2_000, 20_000]) {
+        let limits = Limits {
+            steps,
+            ..Limits::default()
+        };
+        let ran = ask(dir, "small.img", &task, limits);
+        if let Err(Failure::Image { message, .. }) = &ran.answer {
+            assert!(message.contains("over budget"), "{steps} steps: {message}");
+            seen.insert("error");
+            continue;
+        }
+        let found = ran.json();
+        let coverage = &found["coverage"];
+        let warned = |section: &str| {
+            let warnings = found["warnings"].as_array().unwrap();
+            warnings
+                .iter()
+                .any(|w| w["section"] == section && w["code"] == "over_budget")
+        };
+        if coverage["disk"] == "over_budget" {
+            assert!(warned("disk"), "{steps} steps: {found:#}");
+            assert_ne!(coverage["os"], "ok", "{steps} steps: {coverage}");
+            seen.insert("disk");
+        } else if coverage["os"] == "over_budget" {
+            assert!(warned("os"), "{steps} steps: {found:#}");
+            seen.insert("os");
+        } else {
+            assert_eq!(coverage["os"], "ok", "{steps} steps: {coverage}");
+            assert_eq!(found["os"][0]["distro"], "debian", "{steps} steps");
+            seen.insert("found");
+        }
+    }
+    // Each of the outcomes was met, else the steps above are the wrong ones.
+    assert_eq!(
+        seen.into_iter().collect::<Vec<_>>(),
+        ["disk", "error", "found", "os"]
+    );
 }

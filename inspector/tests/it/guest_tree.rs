@@ -23,7 +23,7 @@ pub(crate) fn report(tree: MemoryTree, options: &InspectOptions) -> InspectRepor
         partlabel: None,
         reader: Arc::new(tree),
     });
-    describe(examined, options, &|_| {}).unwrap()
+    describe(examined, options, &|_| {})
 }
 
 fn bytes(path: &Path) -> Vec<u8> {
