@@ -18,6 +18,7 @@ mod host;
 mod iso;
 mod isolate;
 mod leaks;
+mod loops;
 mod mutated_containers;
 mod mutated_reports;
 mod mutation;

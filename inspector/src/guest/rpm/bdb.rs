@@ -30,7 +30,8 @@ struct Database<'a> {
     page_size: usize,
     pages: u32,
     big: bool,
-    /// Pages of buckets that were read: a chain that comes back is damage.
+    /// Pages that were read, of buckets and of items alike: each belongs to one chain, and a chain
+    /// that comes back is damage.
     seen: Vec<bool>,
 }
 
@@ -103,23 +104,21 @@ impl Database<'_> {
         }
     }
 
-    fn u16(&self, record: &Record<'_>, offset: usize) -> Result<usize> {
-        let value = if self.big {
-            record.u16_be(offset)
-        } else {
-            record.u16_le(offset)
-        };
-        value.map(usize::from)
+    /// Notes that a page is read.
+    fn enter(&mut self, number: u32) -> Result<()> {
+        match self.seen.get_mut(size(number)) {
+            Some(seen) if !*seen => *seen = true,
+            Some(_) => return Err(corrupt(number, "a chain of pages that comes back")),
+            None => return Err(corrupt(number, "a page past the end")),
+        }
+        Ok(())
     }
 
     /// All pages of a bucket.
     fn bucket(&mut self, first: u32, blobs: &mut Blobs<'_>) -> Result<()> {
         let mut number = first;
         loop {
-            match self.seen.get_mut(size(number)) {
-                Some(seen) if !*seen => *seen = true,
-                _ => return Err(corrupt(number, "a chain of pages that comes back")),
-            }
+            self.enter(number)?;
             let bytes = self.page(number)?;
             let page = Record::new("Berkeley DB page", 0, &bytes);
             if !matches!(page.u8(25)?, P_HASH | P_HASH_UNSORTED) {
@@ -135,11 +134,12 @@ impl Database<'_> {
     }
 
     /// Items come in pairs, key and data; each lies before the one that came earlier.
-    fn items(&self, page: &Record<'_>, blobs: &mut Blobs<'_>) -> Result<()> {
-        let count = self.u16(page, 20)?;
+    fn items(&mut self, page: &Record<'_>, blobs: &mut Blobs<'_>) -> Result<()> {
+        let big = self.big;
+        let count = half(page, big, 20)?;
         let index = |n: usize| {
             let at = n.saturating_mul(2).saturating_add(PAGE_HEADER);
-            self.u16(page, at)
+            half(page, big, at)
         };
         for n in (1..count).step_by(2) {
             let start = index(n)?;
@@ -168,7 +168,7 @@ impl Database<'_> {
         Ok(())
     }
 
-    fn overflow(&self, first: u32, length: usize) -> Result<Vec<u8>> {
+    fn overflow(&mut self, first: u32, length: usize) -> Result<Vec<u8>> {
         // No chain is longer than what the whole file can hold.
         if length > narrow(self.layer.len()) {
             return Err(corrupt(first, "an item longer than the file"));
@@ -176,9 +176,10 @@ impl Database<'_> {
         let mut blob = Vec::with_capacity(length);
         let mut number = first;
         while blob.len() < length {
+            self.enter(number)?;
             let bytes = self.page(number)?;
             let page = Record::new("Berkeley DB overflow page", 0, &bytes);
-            let here = self.u16(&page, 22)?;
+            let here = half(&page, self.big, 22)?;
             // A page without bytes would go on for ever.
             if page.u8(25)? != P_OVERFLOW || here == 0 {
                 return Err(corrupt(number, "no overflow page"));
@@ -195,6 +196,15 @@ impl Database<'_> {
         }
         Ok(blob)
     }
+}
+
+fn half(record: &Record<'_>, big: bool, offset: usize) -> Result<usize> {
+    let value = if big {
+        record.u16_be(offset)
+    } else {
+        record.u16_le(offset)
+    };
+    value.map(usize::from)
 }
 
 fn corrupt(page: u32, problem: &str) -> DiskError {
