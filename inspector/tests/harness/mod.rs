@@ -6,6 +6,7 @@
 
 mod memory_fs;
 mod patch;
+pub(crate) mod seal;
 
 use guestkit_inspector::budget::{Budget, Limits};
 use guestkit_inspector::clock;
@@ -15,7 +16,7 @@ use guestkit_inspector::fs::{FileSystem, NodeKind};
 use guestkit_inspector::guest::{self, InspectOptions};
 use guestkit_inspector::layer::Memory;
 use guestkit_inspector::layers;
-use guestkit_inspector::read_at::Layer;
+use guestkit_inspector::read_at::{Layer, ReadAt};
 use guestkit_inspector::source::{MemoryOpener, Opener, Reading, Source};
 use memory_fs::MemoryFs;
 pub(crate) use patch::Patched;
@@ -37,7 +38,9 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) enum Target {
     /// The bytes are an image file of this format.
     Container(&'static str),
-    /// The bytes are changes to an image.
+    /// The bytes are changes to an image file of this format: too large for inputs of their own.
+    Changed(&'static str),
+    /// The bytes are changes to a disk.
     Disk,
     /// The bytes are this file of a guest.
     File(&'static str, System),
@@ -66,9 +69,9 @@ use System::{Alpine, Arch, Bare, Debian, Fedora, Windows};
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("qcow2", Target::Container("qcow2")),
     ("vmdk", Target::Container("vmdk")),
-    ("vhd", Target::Container("vpc")),
-    ("vhdx", Target::Container("vhdx")),
-    ("vdi", Target::Container("vdi")),
+    ("vhd", Target::Changed("vpc")),
+    ("vhdx", Target::Changed("vhdx")),
+    ("vdi", Target::Changed("vdi")),
     ("ova", Target::Container("ova")),
     ("gpt", Target::Disk),
     ("mbr", Target::Disk),
@@ -151,11 +154,12 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
 
 /// Reads `data` as a target does. Errors are fine; a panic or no end is not.
 ///
-/// `bases`: the images that [`Target::Disk`] changes.
+/// `bases`: the images that [`Target::Disk`] and [`Target::Changed`] change.
 pub(crate) fn run(target: Target, data: &[u8], bases: &[Layer]) {
     // Whatever the outcome, it is one.
     drop(match target {
-        Target::Container(format) => image(data, format),
+        Target::Container(format) => image(data.to_vec(), format),
+        Target::Changed(format) => changed(data, bases, format),
         Target::Disk => disk(data, bases),
         Target::File(path, system) => file(data, path, system),
     });
@@ -189,8 +193,23 @@ fn open(layer: Layer, budget: &Arc<Budget>, format: Option<&str>) -> Result<Cont
     container::open(&Lonely(opener), format)
 }
 
-fn image(data: &[u8], format: &str) -> Result<()> {
-    let container = open(Arc::new(Memory(data.to_vec())), &budget(), Some(format))?;
+/// Checksums are made right again after the changes.
+fn changed(data: &[u8], bases: &[Layer], format: &str) -> Result<()> {
+    let Some(patched) = Patched::new(data, bases) else {
+        return Ok(());
+    };
+    let mut bytes = vec![0; usize::try_from(patched.len()).unwrap_or(0)];
+    patched.read_exact_at(0, &mut bytes)?;
+    match format {
+        "vpc" => seal::reseal_vhd(&mut bytes),
+        "vhdx" => seal::reseal_vhdx(&mut bytes),
+        _ => {}
+    }
+    image(bytes, format)
+}
+
+fn image(bytes: Vec<u8>, format: &str) -> Result<()> {
+    let container = open(Arc::new(Memory(bytes)), &budget(), Some(format))?;
     let length = container.disk.len();
     let mut buffer = vec![0; 70_000];
     for position in [0, length / 2, length.saturating_sub(70_000), 1 << 40] {

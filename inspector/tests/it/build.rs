@@ -1,9 +1,8 @@
 //! Images put together by hand: differencing VHD and VHDX, a VHDX log, VMDK descriptors, archives.
 //! Independent of the readers: field by field from the specifications.
 
-pub(crate) fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
-    image[at..at + bytes.len()].copy_from_slice(bytes);
-}
+pub(crate) use crate::harness::seal::{MIB, put};
+use crate::harness::seal::{seal, sum};
 
 fn utf16(text: &str, big: bool) -> Vec<u8> {
     text.encode_utf16()
@@ -15,13 +14,6 @@ fn utf16(text: &str, big: bool) -> Vec<u8> {
             }
         })
         .collect()
-}
-
-fn sum(bytes: &[u8]) -> [u8; 4] {
-    let sum = bytes
-        .iter()
-        .fold(0u32, |s, b| s.wrapping_add(u32::from(*b)));
-    (!sum).to_be_bytes()
 }
 
 pub(crate) const VHD_PARENT: [u8; 16] = [0x11; 16];
@@ -107,24 +99,6 @@ pub(crate) fn differencing_vhd(
     image
 }
 
-fn crc32c(bytes: &[u8]) -> u32 {
-    let mut crc = !0u32;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
-        }
-    }
-    !crc
-}
-
-/// Writes CRC-32C into bytes 4 to 7.
-fn seal(structure: &mut [u8]) {
-    put(structure, 4, &[0; 4]);
-    let crc = crc32c(structure);
-    put(structure, 4, &crc.to_le_bytes());
-}
-
 /// `2DC27766-…` as stored.
 fn guid(text: &str) -> [u8; 16] {
     let d: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
@@ -139,7 +113,6 @@ fn guid(text: &str) -> [u8; 16] {
 }
 
 pub(crate) const VHDX_PARENT: &str = "{01234567-89AB-CDEF-0011-223344556677}";
-pub(crate) const MIB: usize = 1 << 20;
 
 /// What a VHDX is to be.
 pub(crate) struct Vhdx<'a> {
@@ -350,34 +323,4 @@ pub(crate) fn ovf(href: &str) -> Vec<u8> {
          <Disk ovf:diskId=\"d\" ovf:fileRef=\"f\"/></DiskSection></Envelope>"
     )
     .into_bytes()
-}
-
-/// Makes the checksums of a VHD's structures right again, where they still are.
-pub(crate) fn reseal_vhd(image: &mut [u8]) {
-    let end = image.len() - 512;
-    for (at, len, field) in [(0, 512, 64), (end, 512, 64), (512, 1024, 36)] {
-        let structure = &mut image[at..at + len];
-        if structure.starts_with(b"conectix") || structure.starts_with(b"cxsparse") {
-            put(structure, field, &[0; 4]);
-            let checksum = sum(structure);
-            put(structure, field, &checksum);
-        }
-    }
-}
-
-/// The same for a VHDX: headers, region tables, the first log entry.
-pub(crate) fn reseal_vhdx(image: &mut [u8]) {
-    let entry = u32::from_le_bytes(image[MIB + 8..MIB + 12].try_into().unwrap());
-    let entry = (entry as usize).clamp(4096, 64 << 10);
-    for (at, len, signature) in [
-        (0x10000, 4096, b"head"),
-        (0x20000, 4096, b"head"),
-        (0x30000, 64 << 10, b"regi"),
-        (0x40000, 64 << 10, b"regi"),
-        (MIB, entry, b"loge"),
-    ] {
-        if image[at..at + len].starts_with(signature) {
-            seal(&mut image[at..at + len]);
-        }
-    }
 }

@@ -3,9 +3,10 @@
 //! change, or nothing behind them would ever be reached.
 
 use crate::build::{
-    self, Change, LOG, MIB, NO_LOG, VHD_PARENT, VHDX_PARENT, Vhdx, differencing_vhd, fixed_vhd,
-    log_entry, reseal_vhd, reseal_vhdx, vhdx,
+    self, Change, LOG, NO_LOG, VHD_PARENT, VHDX_PARENT, Vhdx, differencing_vhd, fixed_vhd,
+    log_entry, vhdx,
 };
+use crate::harness::seal::{MIB, reseal_vhd, reseal_vhdx};
 use crate::support::{budget, unpack_fixtures};
 use guestkit_inspector::container;
 use guestkit_inspector::error::{DiskError, Result};

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Larger images are no good base: most of them is file content.
 const BASE_MAX: u64 = 64 << 20;
+/// Image files that are changed in memory, as a whole.
+const CHANGED_MAX: u64 = 16 << 20;
 /// Seeds beyond this slow a fuzzer down more than they help.
 const SEED_MAX: u64 = 512 << 10;
 /// Images of one kind.
@@ -31,7 +33,30 @@ fn layer(path: &Path) -> Option<Layer> {
 }
 
 /// Images that a target's inputs change, by name.
-fn bases(target: &str) -> BTreeMap<String, PathBuf> {
+fn bases(name: &str, target: &Target) -> BTreeMap<String, PathBuf> {
+    match target {
+        Target::Disk => disks(name),
+        Target::Changed(format) => image_files(format),
+        Target::Container(_) | Target::File(..) => BTreeMap::new(),
+    }
+}
+
+/// Files of a format among the fixtures.
+fn image_files(format: &str) -> BTreeMap<String, PathBuf> {
+    let ending = if format == "vpc" { "vhd" } else { format };
+    let files = fs::read_dir(here("tests/fixtures/containers")).unwrap();
+    files
+        .map(|entry| entry.unwrap().path())
+        .filter_map(|path| {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            let fits = name.ends_with(&format!(".{ending}.gz"))
+                && layer(&path).is_some_and(|layer| layer.len() <= CHANGED_MAX);
+            fits.then_some((name, path))
+        })
+        .collect()
+}
+
+fn disks(target: &str) -> BTreeMap<String, PathBuf> {
     let folder = match target {
         "ext" | "xfs" | "btrfs" | "ntfs" | "fat" | "exfat" | "iso9660" | "squashfs" => target,
         _ => "volumes",
@@ -82,9 +107,9 @@ fn what_was_once_found_stays_fixed() {
     let mut replayed = 0;
     for (name, target) in TARGETS {
         let folder = here("tests/regressions").join(name);
-        let all: BTreeMap<String, PathBuf> = match target {
-            Target::Disk if folder.is_dir() => bases(name),
-            _ => BTreeMap::new(),
+        let all = match folder.is_dir() {
+            true => bases(name, target),
+            false => continue,
         };
         for entry in fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.unwrap().path();
@@ -112,14 +137,12 @@ fn every_target_takes_anything() {
         .collect();
     let text = b"[a]\nb = c\nd: e\n\t- f\n{\"g\": [1, 2]}\nh\\\n  i\n\n#\n\0\xff".repeat(40);
     for (name, target) in TARGETS {
-        let layers: Vec<Layer> = match target {
-            Target::Disk => bases(name)
-                .values()
-                .find_map(|path| layer(path))
-                .into_iter()
-                .collect(),
-            _ => Vec::new(),
-        };
+        let all = bases(name, target);
+        let layers: Vec<Layer> = all
+            .values()
+            .find_map(|path| layer(path))
+            .into_iter()
+            .collect();
         for data in [&b""[..], b"\0", &junk[..5_000], &junk, &text] {
             harness::run(*target, data, &layers);
         }
@@ -136,10 +159,10 @@ fn write_seeds() {
         let seeds = into.join("corpus").join(name);
         fs::create_dir_all(&seeds).unwrap();
         match target {
-            Target::Disk => {
+            Target::Disk | Target::Changed(_) => {
                 let folder = into.join("bases").join(name);
                 fs::create_dir_all(&folder).unwrap();
-                let fitting = bases(name).into_iter().filter_map(|(base, path)| {
+                let fitting = bases(name, target).into_iter().filter_map(|(base, path)| {
                     let file = support::decompress(&path)?;
                     (file.metadata().unwrap().len() <= BASE_MAX).then_some((base, file))
                 });
@@ -178,12 +201,7 @@ fn containers(format: &str, seeds: &Path) {
     }
     for (n, path) in paths.iter().enumerate() {
         let name = path.to_string_lossy();
-        let wanted: &[&str] = if format == "vpc" {
-            &[".vhd."]
-        } else {
-            &[format]
-        };
-        if !wanted.iter().any(|w| name.contains(w)) {
+        if !name.contains(format) {
             continue;
         }
         let Some(mut file) = support::decompress(path) else {

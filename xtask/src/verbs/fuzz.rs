@@ -30,6 +30,11 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
+/// Longest input of a target that changes an image: some 450 changes, more than any reader looks at.
+const CHANGES_MAX: usize = 4 << 10;
+/// Longest input that is a whole file: the seeds are no longer.
+const FILE_MAX: usize = 512 << 10;
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// How long each target runs
@@ -182,17 +187,17 @@ fn start(folder: &Path, target: &str, minutes: u64) -> Result<(std::process::Chi
         .join(triple()?)
         .join("release")
         .join(target);
+    let is_change = folder.join("bases").join(target).is_dir();
+    let longest = if is_change { CHANGES_MAX } else { FILE_MAX };
     let child = Command::new(&program)
         .arg(folder.join("corpus").join(target))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg(format!("-max_total_time={}", minutes.saturating_mul(60)))
-        // An input is late after 20 s, as an inspection is; 2 GiB is four times what one may use.
-        .args([
-            "-timeout=20",
-            "-rss_limit_mb=2048",
-            "-print_final_stats=1",
-            "-max_len=524288",
-        ])
+        .arg(format!("-max_len={longest}"))
+        // What an inspection may take: 20 s, 512 MiB. The fuzzer's own inputs count among them.
+        .args(["-timeout=20", "-rss_limit_mb=512"])
+        // Seeds are long enough to begin with.
+        .args(["-len_control=0", "-print_final_stats=1"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(&log)?)
