@@ -9,6 +9,7 @@ pub(crate) mod guests;
 pub(crate) mod kafka;
 pub(crate) mod lint;
 pub(crate) mod manifests;
+mod python;
 pub(crate) mod sbom;
 pub(crate) mod sim;
 pub(crate) mod test;

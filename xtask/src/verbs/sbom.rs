@@ -1,6 +1,7 @@
-//! Bills of materials of guests, before the official validators of CycloneDX and SPDX. Needs Python
-//! with `venv`, and PyPI on the first run.
+//! Bills of materials of guests, before the official validators of CycloneDX and SPDX and before a
+//! vulnerability matcher. Needs Python with `venv`, and PyPI on the first run.
 
+use super::python;
 use crate::steps::{cargo, run as run_command, run_within};
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -9,8 +10,6 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use xtask::workspace::root;
 
-/// Longest time that an index of packages may take.
-const INSTALL: Duration = Duration::from_secs(300);
 /// Longest time for all guests; each takes seconds.
 const VALIDATE: Duration = Duration::from_secs(300);
 /// Folders inside each other in which guests are looked for. Deeper lie variants of the same guest.
@@ -27,7 +26,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     run_command(&mut cargo(&["build", "-p", "guestkit-inspector", "--bins"]))?;
     let command = crate::dependencies::target_directory()?.join("debug/guestkit-inspect");
     let scripts = root().join("inspector/tests/sbom");
-    let python = validators(&scripts.join("requirements.txt"))?;
+    let python = python::with("sbom-validators", &scripts.join("requirements.txt"))?;
     let mut images = Vec::new();
     guests(
         &root().join("inspector/tests/data/guests"),
@@ -46,43 +45,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     images.sort();
     images.extend(options.images.iter().cloned());
     ensure!(!images.is_empty(), "no guest to validate");
-    let mut validate = Command::new(python);
-    validate
-        .arg(scripts.join("validate.py"))
-        .arg(command)
-        .args(images);
-    run_within(&mut validate, VALIDATE)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The Python that has the validators, installed when the list of them is another than last time.
-fn validators(requirements: &Path) -> Result<PathBuf> {
-    let folder = root().join(".dev/sbom-validators");
-    let python = folder.join("bin/python");
-    let installed = folder.join("requirements.txt");
-    let wanted =
-        fs::read(requirements).with_context(|| format!("read {}", requirements.display()))?;
-    if fs::read(&installed).is_ok_and(|text| text == wanted) {
-        return Ok(python);
+    for script in ["validate.py", "match.py"] {
+        let mut ask = Command::new(&python);
+        ask.arg(scripts.join(script)).arg(&command).args(&images);
+        run_within(&mut ask, VALIDATE)?;
     }
-    let mut venv = Command::new("python3");
-    venv.args(["-m", "venv", "--clear"]).arg(&folder);
-    run_within(&mut venv, INSTALL)?;
-    let mut install = Command::new(&python);
-    install
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .arg("--requirement")
-        .arg(requirements);
-    run_within(&mut install, INSTALL)?;
-    // Last, so that an installation that was broken off is made again.
-    fs::write(&installed, wanted)?;
-    Ok(python)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn corpus() -> PathBuf {
