@@ -67,6 +67,14 @@ def check(guest):
         interface = next(i for i in document["network"]["interfaces"] if i["name"] == name)
         found = "dhcp" if interface["dhcp"] else " ".join(interface["addresses"])
         counts["interfaces"] = counts.get("interfaces", 0) + same(name, found, addresses)
+    if (truth / "services.tsv").exists():
+        starts = ["boot", "system", "automatic", "manual", "disabled"]
+        expected = [(name, starts[int(start)], path) for name, start, path in rows(truth / "services.tsv")]
+        found = [(s["name"], s["state"], s["exec"] or "") for s in document["services"]["units"]]
+        counts["services"] = same("services", sorted(found), sorted(expected))
+        hive = next(h for h in document["windows"]["hives"] if h["name"].endswith("SYSTEM"))
+        if "replayed" not in json.dumps(hive["recovery"]):
+            raise AssertionError(f"the dirty hive: {hive}")
     if (truth / "subvolumes.txt").exists():
         expected = (truth / "subvolumes.txt").read_text().splitlines()
         found = [s["path"] for fs in document["filesystems"] for s in fs.get("subvolumes", []) if s["path"]]

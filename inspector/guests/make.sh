@@ -1,10 +1,13 @@
 #!/bin/bash
 # Builds guests from distribution packages and by the distributions' own tools, each with the answers of
 # the kernel or of a reference tool beside it: OUT/<guest>/{*.img,truth/…}. Run by `./dev guests`; needs
-# root (loop mounts) and Debian's packages named below. Nothing here uses our own code.
+# root (loop mounts), Debian's packages named below, and a Python with requirements.txt (PYTHON). Nothing
+# here uses our own code.
 set -euo pipefail
 out=$(realpath -m "${1:?usage: make.sh OUT}")
 here=$(dirname "$(realpath "$0")")
+python=${PYTHON:-python3}
+"$python" -c 'import regipy' || { echo "make.sh: $python lacks regipy: PYTHON names one that has inspector/guests/requirements.txt" >&2; exit 1; }
 work=$(mktemp -d)
 mounted=()
 loops=()
@@ -316,7 +319,7 @@ for line in open(sys.argv[1]):
 P
 }
 
-# --- Windows: NTFS with hives made by hivexregedit, WOW6432Node
+# --- Windows: NTFS with hives made by hivexregedit, WOW6432Node, a hive whose newer state is in its logs
 windows() {
     fresh windows
     local fs=$work/windows.ntfs
@@ -332,6 +335,11 @@ windows() {
     done
     hivexregedit --merge --prefix 'HKEY_LOCAL_MACHINE\SOFTWARE' "$m/Windows/System32/config/SOFTWARE" <(with_parents "$here/software.reg")
     hivexregedit --merge --prefix 'HKEY_LOCAL_MACHINE\SYSTEM' "$m/Windows/System32/config/SYSTEM" <(with_parents "$here/system.reg")
+    cp "$m/Windows/System32/config/SYSTEM" "$work/system.old"
+    cp "$work/system.old" "$work/system.new"
+    hivexregedit --merge --prefix 'HKEY_LOCAL_MACHINE\SYSTEM' "$work/system.new" "$here/later.reg"
+    python3 "$here/dirty.py" "$work/system.old" "$work/system.new" "$m/Windows/System32/config/SYSTEM"
+    "$python" "$here/replay.py" "$m/Windows/System32/config/SYSTEM" "$dir/truth"
     printf '127.0.0.1 localhost\r\n192.0.2.9 build\r\n' >"$m/Windows/System32/drivers/etc/hosts"
     echo MZ >"$m/Windows/System32/ntoskrnl.exe"
     sync
@@ -347,7 +355,7 @@ with open(sys.argv[1], "r+b") as disk:
     disk.write(b"\x55\xaa")
 P
     dd if="$fs" of="$dir/disk.img" bs=1M seek=1 conv=notrunc,sparse status=none
-    facts /os/0/type windows /os/0/hostname BUILD-17 /disk/table dos
+    facts /os/0/type windows /os/0/hostname "$(cat "$dir/truth/computer-name")" /disk/table dos
     printf 'Server Backup\t3.2.1\tamd64\nLegacy Agent\t7.0\ti386\n' >"$dir/truth/packages.tsv"
 }
 

@@ -1,6 +1,8 @@
 //! Guests built from distribution packages, compared with the answers of the kernel and of reference
-//! tools. Needs root and Debian's packages; `inspector/guests/make.sh` names what is missing.
+//! tools. Needs root, Python with `venv`, PyPI on the first run, and Debian's packages;
+//! `inspector/guests/make.sh` names what is missing.
 
+use super::python;
 use crate::steps::{cargo, run as run_command};
 use anyhow::Result;
 use std::process::{Command, ExitCode};
@@ -25,7 +27,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let scripts = root().join("inspector/guests");
     let folder = root().join(".dev/guests");
     if !options.keep {
-        run_command(Command::new(scripts.join("make.sh")).arg(&folder))?;
+        let python = python::with("guests-reference", &scripts.join("requirements.txt"))?;
+        let mut make = Command::new(scripts.join("make.sh"));
+        run_command(make.arg(&folder).env("PYTHON", python))?;
     }
     let command = crate::dependencies::target_directory()?.join("release/guestkit-inspect");
     let mut compare = Command::new("python3");
