@@ -203,9 +203,17 @@ def custom_resources():
         yield f"note: {run.stdout.count('ok (')} custom resources"
 
 
+# Every secret that there can be, for each program.
+SECRETS = {
+    "kafka": {"secretFiles": {"sasl.password": {"secretName": "a", "key": "b"}, "ssl.ca.location": {"secretName": "a", "key": "c"}}},
+    "schemaRegistry": {"url": "https://registry", "user": "u", "password": {"secretName": "r", "key": "p"}, "ca": {"secretName": "r", "key": "c"}},
+    "gateway": {"tlsSecret": "t"},
+}
+
+
 def references():
     """What names something else names something that is there, and selectors find their pods."""
-    for name, given in chart.sets():
+    for name, given in [*chart.sets(), ("all secrets", SECRETS)]:
         resources = [resource for _, _, resource in chart.documents(given)]
         named = {(r["kind"], r["metadata"]["name"]) for r in resources}
         if len(named) != len(resources):
@@ -237,9 +245,39 @@ def references():
                 selector = {"matchLabels": spec["selector"]}
             if selector and not any(selector["matchLabels"].items() <= labels.items() for labels in pods):
                 yield f"{where}: its selector finds no pod"
+        if given is SECRETS:
+            yield from _secrets_arrive(resources)
         # Every pod has a network policy.
         policies = [r["spec"]["podSelector"]["matchLabels"] for r in resources if r["kind"] == "NetworkPolicy"]
         yield from (f"{name}: no network policy for {labels}" for labels in pods if not any(p.items() <= labels.items() for p in policies))
+
+
+def _secrets_arrive(resources):
+    """Each program that talks to Kafka and the registry finds each secret where its variable says."""
+    wanted = {
+        "KAFKA_SASL_PASSWORD_FILE": "sasl.password",
+        "KAFKA_SSL_CA_LOCATION": "ssl.ca.location",
+        "GUESTKIT_SCHEMA_REGISTRY_PASSWORD_FILE": "registry.password",
+        "GUESTKIT_SCHEMA_REGISTRY_CA": "registry.ca",
+    }
+    configs = {r["metadata"]["name"]: r["data"] for r in resources if r["kind"] == "ConfigMap"}
+    for resource in resources:
+        if resource["kind"] not in restricted.KINDS:
+            continue
+        pod = resource["spec"]["template"]["spec"]
+        files = {
+            item["path"]
+            for volume in pod["volumes"] if volume["name"] == "secrets"
+            for source in volume["projected"]["sources"]
+            for item in source["secret"]["items"]
+        }
+        for container in pod["containers"] + pod.get("initContainers", []):
+            told = {e["name"]: e.get("value") for e in container.get("env", [])}
+            for source in container.get("envFrom", []):
+                told |= configs[source["configMapRef"]["name"]]
+            for variable, file in wanted.items():
+                if told.get(variable) != f"/etc/guestkit/secrets/{file}" or file not in files:
+                    yield f"{resource['metadata']['name']}, {container['name']}: {variable} does not arrive"
 
 
 def topics_and_rights():

@@ -58,6 +58,9 @@ GUESTKIT_GROUP_ID: {{ .Values.kafka.groupId | quote }}
 {{- with .Values.schemaRegistry.url }}
 GUESTKIT_SCHEMA_REGISTRY_URL: {{ . | quote }}
 {{- end }}
+{{- with .Values.schemaRegistry.user }}
+GUESTKIT_SCHEMA_REGISTRY_USER: {{ . | quote }}
+{{- end }}
 {{- with .Values.otlp.endpoint }}
 OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
@@ -67,10 +70,28 @@ KAFKA_{{ $name | upper | replace "." "_" }}: {{ $value | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Secrets of the Kafka connection. Properties that name a file get its path, all others are read from it. */}}
+{{/* All secrets of a program by file name: those of the registry, of Kafka, of its own user. */}}
+{{- define "guestkit.secrets" -}}
+{{- $all := merge (deepCopy (.own | default dict)) .root.Values.kafka.secretFiles -}}
+{{- range $name := list "password" "ca" -}}
+{{- $secret := index $.root.Values.schemaRegistry $name -}}
+{{- if $secret.secretName -}}
+{{- $_ := set $all (printf "registry.%s" $name) $secret -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{/* The variables that name them. Properties of librdkafka that name a file get its path, all others are read from it. */}}
 {{- define "guestkit.secretSettings" -}}
 {{- range $name, $secret := . }}
+{{- if eq $name "registry.password" }}
+GUESTKIT_SCHEMA_REGISTRY_PASSWORD_FILE: /etc/guestkit/secrets/{{ $name }}
+{{- else if eq $name "registry.ca" }}
+GUESTKIT_SCHEMA_REGISTRY_CA: /etc/guestkit/secrets/{{ $name }}
+{{- else }}
 KAFKA_{{ $name | upper | replace "." "_" }}{{ if not (hasSuffix ".location" $name) }}_FILE{{ end }}: /etc/guestkit/secrets/{{ $name }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
