@@ -9,9 +9,9 @@ import dataclasses
 
 from keda import Autoscaler
 
-# From the start of a pod until it is a member, and from a rebalance until its partitions are restored; the
-# medians of the recorded run, rounded up, with small ledgers.
-READY_SECONDS = 5
+# From the start of a pod until it is ready, the median of the recorded run, of which some seconds are the restore of
+# small ledgers; partitions that move later are restored within as many.
+READY_SECONDS = 4
 RESTORE_SECONDS = 2
 # No scenario takes as long.
 LIMIT = 4 * 3600

@@ -58,7 +58,13 @@ def plan(partitions):
     times = [BURST_AT] * BURST + list(range(BURST_AT + 60, TRICKLE_UNTIL, TRICKLE_EVERY))
     for number, at in enumerate(times):
         job = f"scale-job-{number:04}"
-        yield {"at": at, "id": job, "slot": murmur2(job.encode()) % partitions, "ms": random_.randrange(10_000, 40_000, 1000), "misrouted": number % MISROUTED == 0}
+        yield {
+            "at": at,
+            "id": job,
+            "slot": murmur2(job.encode()) % partitions,
+            "ms": random_.randrange(10_000, 40_000, 1000),
+            "misrouted": number % MISROUTED == 0,
+        }
 
 
 class Pods:
@@ -74,7 +80,23 @@ class Pods:
             self.number += 1
             port = 18600 + self.number
             log = open(self.folder / f"worker-{self.number}.log", "w")
-            arguments = ["run", "--bootstrap-servers", self.bootstrap, "--topic-prefix", PREFIX, "--group-id", GROUP, "--concurrency", str(self.settings.concurrency), "--drain-timeout", f"{self.settings.drain}s", "--http-listen", f"127.0.0.1:{port}", "--result-format", "json"]
+            arguments = [
+                "run",
+                "--bootstrap-servers",
+                self.bootstrap,
+                "--topic-prefix",
+                PREFIX,
+                "--group-id",
+                GROUP,
+                "--concurrency",
+                str(self.settings.concurrency),
+                "--drain-timeout",
+                f"{self.settings.drain}s",
+                "--http-listen",
+                f"127.0.0.1:{port}",
+                "--result-format",
+                "json",
+            ]
             process = subprocess.Popen([self.worker, *arguments], stderr=log, stdout=log)
             self.live.append({"process": process, "port": port, "from": now, "ready": False})
         # As a ReplicaSet does: who is not ready first, then who came last.
@@ -114,7 +136,11 @@ def main():
     folder = pathlib.Path(output).with_suffix(".logs")
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "GUESTKIT_BOOTSTRAP_SERVERS": bootstrap}
-    subprocess.run([jobs, "topics", "create", "--topic-prefix", PREFIX, "--partitions", str(settings.partitions)], env=environment, check=True)
+    subprocess.run(
+        [jobs, "topics", "create", "--topic-prefix", PREFIX, "--partitions", str(settings.partitions)],
+        env=environment,
+        check=True,
+    )
     topic = f"{PREFIX}.jobs"
     admin = AdminClient({"bootstrap.servers": bootstrap})
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
@@ -129,7 +155,15 @@ def main():
         while waiting and waiting[0]["at"] <= now:
             job = waiting.pop(0)
             created = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
-            document = {"version": "1.0", "job_id": job["id"], "created_at": created, "kind": "VMOperation", "operation": "system.echo", "payload": {"type": "system.echo.v1", "data": {"sleep_ms": job["ms"]}}, "execution": {"idempotency_key": job["id"]}}
+            document = {
+                "version": "1.0",
+                "job_id": job["id"],
+                "created_at": created,
+                "kind": "VMOperation",
+                "operation": "system.echo",
+                "payload": {"type": "system.echo.v1", "data": {"sleep_ms": job["ms"]}},
+                "execution": {"idempotency_key": job["id"]},
+            }
             partition = (job["slot"] + 1) % settings.partitions if job["misrouted"] else job["slot"]
             producer.produce(topic, json.dumps(document).encode(), partition=partition)
         producer.flush(5)
@@ -158,13 +192,20 @@ def main():
         "ready_after": pods.ready_after,
         "drained_after": pods.drained_after,
         "killed": pods.killed,
-        "results": {"jobs": len(planned), "results": len(results), "different": len({r["job_id"] for r in results}), "completed": sum(r["status"] == "completed" for r in results)},
+        "results": {
+            "jobs": len(planned),
+            "results": len(results),
+            "different": len({r["job_id"] for r in results}),
+            "completed": sum(r["status"] == "completed" for r in results),
+        },
         "last_lags": lags,
     }
     # One line a part.
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in record.items())
     pathlib.Path(output).write_text("{\n" + lines + "\n}\n")
-    print(json.dumps({k: record[k] for k in ("events", "ready_after", "drained_after", "killed", "results", "last_lags")}))
+    print(
+        json.dumps({k: record[k] for k in ("events", "ready_after", "drained_after", "killed", "results", "last_lags")})
+    )
 
 
 def lag(admin, topic, partitions):
@@ -178,7 +219,15 @@ def lag(admin, topic, partitions):
 
 
 def read(bootstrap, topic):
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "autoscaler-run-reader", "auto.offset.reset": "earliest", "enable.auto.commit": False, "isolation.level": "read_committed"})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "autoscaler-run-reader",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+        }
+    )
     consumer.subscribe([topic])
     found, quiet = [], time.monotonic()
     while time.monotonic() - quiet < 15:

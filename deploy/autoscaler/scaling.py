@@ -62,7 +62,10 @@ def check(resources):
     for name, jobs in scenarios(record, settings):
         outcome = found[name] = run(jobs, settings)
         yield from breaches(name, outcome, settings)
-        yield f"note: {name}: {len(jobs)} jobs, peak {outcome.peak} pods, {len(outcome.events)} scale events, empty at {outcome.empty_at} s, zero at {outcome.zero_at} s, {outcome.moved} run again after a rebalance"
+        yield (
+            f"note: {name}: {len(jobs)} jobs, peak {outcome.peak} pods, {len(outcome.events)} scale events, "
+            f"empty at {outcome.empty_at} s, zero at {outcome.zero_at} s, {outcome.moved} run again after a rebalance"
+        )
     yield from _recorded(record, found["recorded"], settings)
     for change, name, word in BREAKING:
         changed = dataclasses.replace(settings, **change)
@@ -80,12 +83,18 @@ def _recorded(record, model, settings):
     if record["killed"] or any(after > settings.grace for after in record["drained_after"]):
         yield f"recorded: a pod was killed or drained for too long: {record['drained_after']}"
     if sum(record["last_lags"]) > settings.activation_lag:
-        yield f"recorded: a lag of {record['last_lags']} stays, more than activationLagThreshold {settings.activation_lag}: the pool would never sleep"
+        yield (
+            f"recorded: a lag of {record['last_lags']} stays, more than activationLagThreshold "
+            f"{settings.activation_lag}: the pool would never sleep"
+        )
     if events[-1][2] != 0:
         yield "recorded: it did not go back to zero"
     empty = max(second for second, row in enumerate(seconds) if row[0]) + 1
     peak = max(row[1] for row in seconds)
-    yield f"note: recorded, real: {results['jobs']} jobs, peak {peak} pods, {len(events)} scale events, empty at {empty} s, zero at {events[-1][0]} s, longest drain {max(record['drained_after'])} s"
+    yield (
+        f"note: recorded, real: {results['jobs']} jobs, peak {peak} pods, {len(events)} scale events, empty at {empty} s, "
+        f"zero at {events[-1][0]} s, longest drain {max(record['drained_after'])} s"
+    )
     if record["settings"] != json.loads(json.dumps(dataclasses.asdict(settings))):
         yield "note: the run was recorded with other settings: only the model judges these"
         return
@@ -94,7 +103,11 @@ def _recorded(record, model, settings):
     one_pod = settings.lag_threshold
     for what, real, modelled in (
         ("without backlog", empty, model.empty_at),
-        ("down to the work of one pod", _first_below(one_pod, [row[0] for row in seconds]), _first_below(one_pod, model.lags)),
+        (
+            "down to the work of one pod",
+            _first_below(one_pod, [row[0] for row in seconds]),
+            _first_below(one_pod, model.lags),
+        ),
     ):
         yield f"note: {what}: the real fleet at {real} s, the model at {modelled} s"
         if abs(modelled - real) > TOLERANCE * real:

@@ -164,8 +164,23 @@ def _rules_can_fail():
     """Each part of the security settings, taken away, is a breach."""
     deployment = next(r for _, _, r in chart.documents({}) if r["kind"] == "Deployment")
     assert not restricted.breaches(deployment)
-    places = (("spec", "securityContext"), ("spec",), ("spec", "containers", 0, "securityContext"), ("spec", "containers", 0, "resources"))
-    needed = {"runAsNonRoot", "seccompProfile", "automountServiceAccountToken", "enableServiceLinks", "allowPrivilegeEscalation", "readOnlyRootFilesystem", "capabilities", "requests", "limits"}
+    places = (
+        ("spec", "securityContext"),
+        ("spec",),
+        ("spec", "containers", 0, "securityContext"),
+        ("spec", "containers", 0, "resources"),
+    )
+    needed = {
+        "runAsNonRoot",
+        "seccompProfile",
+        "automountServiceAccountToken",
+        "enableServiceLinks",
+        "allowPrivilegeEscalation",
+        "readOnlyRootFilesystem",
+        "capabilities",
+        "requests",
+        "limits",
+    }
     for place in places:
         part = deployment["spec"]["template"]
         for step in place:
@@ -183,7 +198,7 @@ def _rules_can_fail():
 def custom_resources():
     validator = CRDS / "tools/crdval.py"
     if not validator.exists():
-        yield f"not run: custom resources against the CRDs of KEDA, Strimzi and the Prometheus operator, there is no {validator}"
+        yield f"not run: custom resources of KEDA, Strimzi and the Prometheus operator, there is no {validator}"
         return
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -195,7 +210,9 @@ def custom_resources():
         # A field too many, to see that the validator is strict.
         bad = pathlib.Path(folder, "bad.yaml")
         bad.write_text("apiVersion: kafka.strimzi.io/v1\nkind: KafkaTopic\nmetadata: {name: x}\nspec: {partition: 1}\n")
-        run = subprocess.run([sys.executable, validator, *paths, bad], capture_output=True, text=True, timeout=TOOL_SECONDS)
+        run = subprocess.run(
+            [sys.executable, validator, *paths, bad], capture_output=True, text=True, timeout=TOOL_SECONDS
+        )
         faults = [line for line in (run.stdout + run.stderr).splitlines() if not line.startswith("ok ")]
         if not any("'partition' was unexpected" in line for line in faults):
             yield "the validator of custom resources accepts an unknown field"
@@ -205,8 +222,18 @@ def custom_resources():
 
 # Every secret that there can be, for each program.
 SECRETS = {
-    "kafka": {"secretFiles": {"sasl.password": {"secretName": "a", "key": "b"}, "ssl.ca.location": {"secretName": "a", "key": "c"}}},
-    "schemaRegistry": {"url": "https://registry", "user": "u", "password": {"secretName": "r", "key": "p"}, "ca": {"secretName": "r", "key": "c"}},
+    "kafka": {
+        "secretFiles": {
+            "sasl.password": {"secretName": "a", "key": "b"},
+            "ssl.ca.location": {"secretName": "a", "key": "c"},
+        }
+    },
+    "schemaRegistry": {
+        "url": "https://registry",
+        "user": "u",
+        "password": {"secretName": "r", "key": "p"},
+        "ca": {"secretName": "r", "key": "c"},
+    },
     "gateway": {"tlsSecret": "t"},
 }
 
@@ -232,15 +259,30 @@ def references():
                     mounts = {mount["name"] for mount in container.get("volumeMounts", [])}
                     if mounts != {volume["name"] for volume in pod.get("volumes", [])}:
                         yield f"{where}: volumes and mounts differ"
-                    if any(m["mountPath"].startswith("/disks") and not m.get("readOnly") for m in container.get("volumeMounts", [])):
+                    if any(
+                        m["mountPath"].startswith("/disks") and not m.get("readOnly")
+                        for m in container.get("volumeMounts", [])
+                    ):
                         yield f"{where}: a disk is mounted writable"
             if resource["kind"] == "ScaledObject":
                 wanted.append(("Deployment", spec["scaleTargetRef"]["name"]))
-                wanted += [("TriggerAuthentication", t["authenticationRef"]["name"]) for t in spec["triggers"] if "authenticationRef" in t]
+                wanted += [
+                    ("TriggerAuthentication", t["authenticationRef"]["name"])
+                    for t in spec["triggers"]
+                    if "authenticationRef" in t
+                ]
             if resource["kind"] == "Ingress":
-                wanted += [("Service", p["backend"]["service"]["name"]) for rule in spec["rules"] for p in rule["http"]["paths"]]
+                wanted += [
+                    ("Service", p["backend"]["service"]["name"])
+                    for rule in spec["rules"]
+                    for p in rule["http"]["paths"]
+                ]
             yield from (f"{where}: there is no {kind} {other}" for kind, other in wanted if (kind, other) not in named)
-            selector = {"PodDisruptionBudget": spec.get("selector"), "PodMonitor": spec.get("selector"), "NetworkPolicy": spec.get("podSelector")}.get(resource["kind"])
+            selector = {
+                "PodDisruptionBudget": spec.get("selector"),
+                "PodMonitor": spec.get("selector"),
+                "NetworkPolicy": spec.get("podSelector"),
+            }.get(resource["kind"])
             if resource["kind"] == "Service":
                 selector = {"matchLabels": spec["selector"]}
             if selector and not any(selector["matchLabels"].items() <= labels.items() for labels in pods):
@@ -249,7 +291,11 @@ def references():
             yield from _secrets_arrive(resources)
         # Every pod has a network policy.
         policies = [r["spec"]["podSelector"]["matchLabels"] for r in resources if r["kind"] == "NetworkPolicy"]
-        yield from (f"{name}: no network policy for {labels}" for labels in pods if not any(p.items() <= labels.items() for p in policies))
+        yield from (
+            f"{name}: no network policy for {labels}"
+            for labels in pods
+            if not any(p.items() <= labels.items() for p in policies)
+        )
 
 
 def _secrets_arrive(resources):
@@ -267,7 +313,8 @@ def _secrets_arrive(resources):
         pod = resource["spec"]["template"]["spec"]
         files = {
             item["path"]
-            for volume in pod["volumes"] if volume["name"] == "secrets"
+            for volume in pod["volumes"]
+            if volume["name"] == "secrets"
             for source in volume["projected"]["sources"]
             for item in source["secret"]["items"]
         }
@@ -281,7 +328,8 @@ def _secrets_arrive(resources):
 
 
 def topics_and_rights():
-    """Topics are those of files/topics.json (which a test in kafka/ compares with what the CLI creates); rights name topics that exist."""
+    """Topics are those of files/topics.json, which a test in kafka/ compares with what the CLI creates; rights name
+    topics that exist."""
     given = dict(chart.sets())["strimzi"]
     given["pools"] = {"default": {}, "gpu": {}}
     resources = [r for _, _, r in chart.documents(given) if r["apiVersion"] == "kafka.strimzi.io/v1"]
@@ -347,7 +395,9 @@ def tool(name):
 def compose():
     run = subprocess.run(
         [tool("docker-compose"), "--file", ROOT / "docker-compose.yml", "--profile", "*", "config", "--format", "json"],
-        capture_output=True, text=True, timeout=TOOL_SECONDS,
+        capture_output=True,
+        text=True,
+        timeout=TOOL_SECONDS,
     )
     if run.returncode != 0 or run.stderr.strip():
         yield run.stderr.strip() or f"docker compose config: exit code {run.returncode}"
@@ -376,8 +426,11 @@ def compose():
             yield f"{name}: no health check"
     # The rule sees through a mistake: an unknown key is refused by Compose itself.
     bad = subprocess.run(
-        [tool("docker-compose"), "--file", "-", "config"], input="services: {x: {image: 'a:1', helthcheck: {}}}",
-        capture_output=True, text=True, timeout=TOOL_SECONDS,
+        [tool("docker-compose"), "--file", "-", "config"],
+        input="services: {x: {image: 'a:1', helthcheck: {}}}",
+        capture_output=True,
+        text=True,
+        timeout=TOOL_SECONDS,
     )
     if bad.returncode == 0:
         yield "docker compose accepts an unknown key"
@@ -385,7 +438,9 @@ def compose():
 
 def dockerfile():
     path = ROOT / "deploy/Dockerfile"
-    run = subprocess.run([tool("hadolint"), "--failure-threshold", "style", path], capture_output=True, text=True, timeout=TOOL_SECONDS)
+    run = subprocess.run(
+        [tool("hadolint"), "--failure-threshold", "style", path], capture_output=True, text=True, timeout=TOOL_SECONDS
+    )
     yield from (run.stdout + run.stderr).splitlines()
     if run.returncode != 0 and not run.stdout:
         yield f"hadolint: exit code {run.returncode}"
