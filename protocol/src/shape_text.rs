@@ -209,10 +209,17 @@ fn json_record(
         let default = field.default.as_deref();
         let may_be_null = avro_default(field).is_some();
         let kind = json_type(&field.shape, may_be_null);
+        let rule = rules(record.name, field.json_name);
+        // A rule's bounds replace those of the type: strict readers refuse a name that stands twice.
+        let bounded = rule.is_some_and(|rule| rule.starts_with("\"minimum\""));
+        let kind = match kind.split_once(", \"minimum\"") {
+            Some((kind, _)) if bounded => kind,
+            _ => &kind,
+        };
         if !kind.is_empty() {
             write!(out, ", {kind}").ok();
         }
-        if let Some(rule) = rules(record.name, field.json_name) {
+        if let Some(rule) = rule {
             write!(out, ", {rule}").ok();
         }
         if let Some(default) = default {
