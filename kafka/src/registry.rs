@@ -9,6 +9,7 @@
 //! answer in the cache when it asks again.
 
 use crate::fault::Fault;
+use guestkit_protocol::compatibility::breaches;
 use guestkit_protocol::{
     Document, JobControl, JobEnvelope, JobOutcome, JobProgress, JobResult, LedgerEntry,
     SchemaFault, SchemaSource, WorkerAdvertisement, WriterSchema,
@@ -134,6 +135,8 @@ enum Answer {
 
 /// Ids that are remembered; hostile producers can name 2^32 of them.
 const ENTRIES_MAX: usize = 10_000;
+/// Versions of a subject that a new one is compared with here; the registry compares with all.
+const VERSIONS_MAX: usize = 100;
 
 impl RegistrySchemas {
     /// A client of the registry at `url`, which may hold `user:password@`.
@@ -181,17 +184,86 @@ impl RegistrySchemas {
 
     /// Registers a schema, exactly these bytes, with [`COMPATIBILITY`]; the answer is its id. Idempotent.
     ///
+    /// A registry says that a schema is incompatible, at best with the number of a field; so the versions
+    /// are compared here first, and what is refused has a name.
+    ///
     /// # Errors
-    /// See [`Fault`]; [`Fault::Config`] when the registry finds it incompatible.
+    /// See [`Fault`]; [`Fault::Config`] when it is not compatible with a version that is there, or when the
+    /// registry does not keep the compatibility that it was told.
     pub fn register(&self, subject: &str, schema: &str) -> Result<u32, Fault> {
+        let path = format!("/config/{subject}");
+        let body = json!({ "compatibility": COMPATIBILITY });
+        self.run(self.shared.call(Method::Put, &path, Some(&body)))?;
+        let kept = self.compatibility(subject)?;
+        if kept.as_deref() != Some(COMPATIBILITY) {
+            let kept = kept.as_deref().unwrap_or("not set");
+            return Err(Fault::Config(format!(
+                "the compatibility of subject {subject} stays {kept}: the schema registry does not keep {COMPATIBILITY}"
+            )));
+        }
+        if let Some(id) = self.resolve(subject, schema)? {
+            return Ok(id);
+        }
+        let breaches = self.breaches(subject, schema)?;
+        if !breaches.is_empty() {
+            return Err(Fault::Config(format!(
+                "the schema of subject {subject} is not {COMPATIBILITY}: {}",
+                breaches.join("; ")
+            )));
+        }
         self.run(async {
-            let path = format!("/config/{subject}");
-            let body = json!({ "compatibility": COMPATIBILITY });
-            self.shared.call(Method::Put, &path, Some(&body)).await?;
             let path = format!("/subjects/{subject}/versions");
             let body = json!({ "schema": schema });
             let answer = self.shared.call(Method::Post, &path, Some(&body)).await?;
             id_of(&answer)
+        })
+    }
+
+    /// What a schema breaks with the versions of a subject, in both directions, with the names of the
+    /// fields; empty when nothing, or when there is no version.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn breaches(&self, subject: &str, schema: &str) -> Result<Vec<String>, Fault> {
+        let mut found = Vec::new();
+        for (version, registered) in self.versions(subject)? {
+            for (writer, reader, way) in [
+                (&registered[..], schema, "cannot read records of"),
+                (schema, &registered[..], "writes what is not readable by"),
+            ] {
+                let breaches = breaches(writer, reader).unwrap_or_else(|reason| vec![reason]);
+                let named = breaches
+                    .iter()
+                    .map(|breach| format!("it {way} version {version}: {breach}"));
+                found.extend(named);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The newest versions of a subject with their texts; none when there is no such subject.
+    fn versions(&self, subject: &str) -> Result<Vec<(u64, String)>, Fault> {
+        self.run(async {
+            let path = format!("/subjects/{subject}/versions");
+            let numbers = match self.shared.request(Method::Get, &path, None).await? {
+                (200, Value::Array(numbers)) => numbers,
+                (404, _) => return Ok(Vec::new()),
+                (status, answer) => return Err(refused(&path, status, &answer)),
+            };
+            let mut versions = Vec::new();
+            for number in numbers
+                .iter()
+                .rev()
+                .take(VERSIONS_MAX)
+                .filter_map(Value::as_u64)
+            {
+                let path = format!("{path}/{number}");
+                let answer = self.shared.call(Method::Get, &path, None).await?;
+                if let Some(text) = answer.get("schema").and_then(Value::as_str) {
+                    versions.push((number, text.to_owned()));
+                }
+            }
+            Ok(versions)
         })
     }
 

@@ -94,7 +94,14 @@ pub(crate) fn schemas(settings: &Settings, command: &SchemasCommand) -> Outcome 
             SchemasCommand::Check => {
                 let id = registry.resolve(&subject.name, subject.schema)?;
                 let compatibility = registry.compatibility(&subject.name)?;
+                let breaches = match id {
+                    Some(_) => Vec::new(),
+                    None => registry.breaches(&subject.name, subject.schema)?,
+                };
                 let state = match (id, compatibility.as_deref()) {
+                    (None, _) if !breaches.is_empty() => {
+                        format!("not {COMPATIBILITY}: {}", breaches.join("; "))
+                    }
                     (None, _) => "missing: run `guestkit-jobs schemas register`".to_owned(),
                     (Some(_), Some(COMPATIBILITY)) => "ok".to_owned(),
                     (Some(_), found) => format!(

@@ -33,6 +33,7 @@ mod builder;
 mod bytes;
 mod canonical;
 mod codec;
+pub mod compatibility;
 mod constraints;
 mod document;
 pub mod error_code;

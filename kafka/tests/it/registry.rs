@@ -63,6 +63,82 @@ fn schemas_are_registered_resolved_and_fetched() {
     );
 }
 
+/// The change of a schema that some reader or writer in the field could not follow.
+#[test]
+fn an_incompatible_change_is_refused_by_the_name_of_its_field() {
+    let url = address("GUESTKIT_TEST_REGISTRY_URL");
+    let registry = RegistrySchemas::new(&url, quick()).unwrap();
+    let names = TopicNames::new(&prefix("compatibility"), None).unwrap();
+    let subject = &subjects(&names)[0];
+    let id = registry.register(&subject.name, subject.schema).unwrap();
+    let changed = |change: &dyn Fn(&mut Vec<serde_json::Value>)| {
+        let mut schema: serde_json::Value = serde_json::from_str(subject.schema).unwrap();
+        let fields = schema["fields"].as_array_mut().unwrap();
+        let execution = fields.iter_mut().find(|field| field["name"] == "execution");
+        change(
+            execution.unwrap()["type"][1]["fields"]
+                .as_array_mut()
+                .unwrap(),
+        );
+        schema.to_string()
+    };
+    let required = changed(&|fields| {
+        fields.push(serde_json::json!({"name": "retries", "doc": "How often.", "type": "int"}));
+    });
+    let retyped = changed(&|fields| fields[0]["type"][1] = "long".into());
+    for (schema, name) in [
+        (&required, "execution.retries"),
+        (&retyped, "execution.idempotency_key"),
+    ] {
+        let fault = registry.register(&subject.name, schema).unwrap_err();
+        let Fault::Config(text) = fault else {
+            panic!("{fault}")
+        };
+        assert!(text.contains(name) && text.contains("version 1"), "{text}");
+        assert_eq!(registry.resolve(&subject.name, schema).unwrap(), None);
+        // The registry itself refuses it too, whoever asks.
+        let body = serde_json::json!({ "schema": schema }).to_string();
+        assert_eq!(post(&url, &subject.name, &body), 409, "{name}");
+    }
+    // An optional field is no such change, and the first version stays what it is.
+    let optional = changed(&|fields| {
+        fields.push(serde_json::json!({
+            "name": "retries", "doc": "How often.", "type": ["null", "int"], "default": null}));
+    });
+    assert_eq!(
+        registry.breaches(&subject.name, &optional).unwrap(),
+        [""; 0]
+    );
+    assert_ne!(registry.register(&subject.name, &optional).unwrap(), id);
+    assert_eq!(
+        registry.resolve(&subject.name, subject.schema).unwrap(),
+        Some(id)
+    );
+}
+
+/// Registers without the client's own checks; the answer is the status.
+fn post(url: &str, subject: &str, body: &str) -> u16 {
+    let (host, path) = url
+        .trim_start_matches("http://")
+        .split_once('/')
+        .expect("a URL with a path");
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    write!(
+        stream,
+        "POST /{path}/subjects/{subject}/versions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
+         content-type: application/vnd.schemaregistry.v1+json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut status = String::new();
+    BufReader::new(stream).read_line(&mut status).unwrap();
+    status
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap()
+}
+
 /// A registry that answers every request with what it is told to.
 fn fake(answer: Arc<Mutex<(u16, String)>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
