@@ -1,7 +1,9 @@
 //! `./dev VERB`: everything that is done to this workspace.
 
 mod dependencies;
+mod fleet;
 mod interrupt;
+mod packages;
 mod python;
 mod steps;
 mod verbs;
@@ -27,6 +29,10 @@ enum Verb {
     Kafka(verbs::kafka::Options),
     /// Checks Dockerfile, Compose file, Helm chart, rendered manifests and the autoscaler's settings
     Manifests(verbs::manifests::Options),
+    /// Programs in five languages publish jobs and read their results, in three framings
+    Interop(verbs::interop::Options),
+    /// Holds the documents, the records of a run and the AsyncAPI description against each other
+    Contracts,
     /// The checks that run nothing: format, clippy, documentation, dependencies
     Lint,
     /// Simulates the worker under faults, one run a seed
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Verb::Demo(options) => verbs::demo::run(&options),
         Verb::Kafka(options) => verbs::kafka::run(&options),
         Verb::Manifests(options) => verbs::manifests::run(&options),
+        Verb::Interop(options) => verbs::interop::run(&options),
+        Verb::Contracts => verbs::contracts::run(),
         Verb::Lint => verbs::lint::run(),
         Verb::Sim(options) => verbs::sim::run(&options),
         Verb::Corpus => verbs::corpus::run(),

@@ -2,7 +2,7 @@
 //! tools. Needs root, Python with `venv`, PyPI on the first run, and Debian's packages;
 //! `inspector/guests/make.sh` names what is missing.
 
-use super::python;
+use crate::python;
 use crate::steps::{cargo, run as run_command};
 use anyhow::Result;
 use std::process::{Command, ExitCode};
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let scripts = root().join("inspector/guests");
     let folder = root().join(".dev/guests");
     if !options.keep {
-        let python = python::with("guests-reference", &scripts.join("requirements.txt"))?;
+        let python = python::environment("guests-reference", &scripts.join("requirements.txt"))?;
         let mut make = Command::new(scripts.join("make.sh"));
         run_command(make.arg(&folder).env("PYTHON", python))?;
     }

@@ -1,15 +1,16 @@
 //! One file a verb.
 
 pub(crate) mod bench;
+pub(crate) mod contracts;
 pub(crate) mod corpus;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
 pub(crate) mod gateway;
 pub(crate) mod guests;
+pub(crate) mod interop;
 pub(crate) mod kafka;
 pub(crate) mod lint;
 pub(crate) mod manifests;
-mod python;
 pub(crate) mod sbom;
 pub(crate) mod sim;
 pub(crate) mod test;

@@ -1,7 +1,7 @@
 //! Bills of materials of guests, before the official validators of CycloneDX and SPDX and before a
 //! vulnerability matcher. Needs Python with `venv`, and PyPI on the first run.
 
-use super::python;
+use crate::python;
 use crate::steps::{cargo, run as run_command, run_within};
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -26,7 +26,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     run_command(&mut cargo(&["build", "-p", "guestkit-inspector", "--bins"]))?;
     let command = crate::dependencies::target_directory()?.join("debug/guestkit-inspect");
     let scripts = root().join("inspector/tests/sbom");
-    let python = python::with("sbom-validators", &scripts.join("requirements.txt"))?;
+    let python = python::environment("sbom-validators", &scripts.join("requirements.txt"))?;
     let mut images = Vec::new();
     guests(
         &root().join("inspector/tests/data/guests"),

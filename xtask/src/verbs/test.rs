@@ -1,6 +1,7 @@
 //! Every check of the project. `.ci/run` calls exactly this.
 
-use super::{demo, lint, manifests};
+use super::{contracts, demo, interop, lint, manifests};
+use crate::fleet;
 use crate::interrupt;
 use crate::steps::{Steps, cargo, run as run_command};
 use anyhow::{Context, Result};
@@ -22,7 +23,7 @@ pub(crate) struct Options {
 }
 
 /// What the tests find in their environment. The processes end when this is dropped.
-struct Services {
+pub(crate) struct Services {
     environment: Vec<(&'static str, String)>,
     _kafka: Option<KafkaNode>,
     _registry: Option<Registry>,
@@ -60,6 +61,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             test.args(&options.arguments);
             run_command(test.envs(services.environment.iter().map(|(k, v)| (k, v))))
         });
+        let mut fleets = fleet::of_all_results(&mut steps, &services, "test");
+        contracts::check(&mut steps, &mut fleets);
+        // `./dev interop` has the other clients.
+        interop::check(&mut steps, &mut fleets, interop::QUICK);
     }
     if built.is_some() && options.demo_runs > 0 {
         steps.run("demo", || demo::run_many(options.demo_runs));
@@ -69,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 impl Services {
     /// The user's own where he named them, else ours.
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
         let mut services = Self {
             environment: Vec::new(),
@@ -98,5 +103,23 @@ impl Services {
             services._registry = Some(registry);
         }
         Ok(services)
+    }
+
+    /// `HOST:PORT,…`
+    pub(crate) fn bootstrap_servers(&self) -> String {
+        self.address(BOOTSTRAP)
+    }
+
+    /// The root of Confluent's API.
+    pub(crate) fn registry_url(&self) -> String {
+        self.address(REGISTRY)
+    }
+
+    fn address(&self, name: &str) -> String {
+        let ours = self.environment.iter().find(|(ours, _)| *ours == name);
+        ours.map_or_else(
+            || std::env::var(name).unwrap_or_default(),
+            |(_, address)| address.clone(),
+        )
     }
 }

@@ -1,0 +1,46 @@
+//! Packages for Node and Java, in exact versions, installed once. [`crate::python`] has those for Python.
+
+use crate::steps::run_within;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use xtask::cluster::process;
+use xtask::workspace::dev_dir;
+
+/// Longest time for packages from an index and a first build.
+pub(crate) const INSTALL: Duration = Duration::from_secs(900);
+
+/// `npm ci`, when the lock file is another than last time. No package's own scripts run.
+pub(crate) fn npm_ci(folder: &Path) -> Result<()> {
+    need("npm", "apt-get install -y nodejs npm")?;
+    let lock = folder.join("package-lock.json");
+    let installed = folder.join("node_modules/.installed.json");
+    if is_installed(&installed, &lock)? {
+        return Ok(());
+    }
+    let mut install = Command::new("npm");
+    install
+        .args(["ci", "--ignore-scripts", "--no-fund", "--no-audit"])
+        .args(["--loglevel", "error"])
+        .current_dir(folder);
+    run_within(&mut install, INSTALL)?;
+    // Last, so that an installation that was broken off is made again.
+    fs::copy(lock, installed)?;
+    Ok(())
+}
+
+/// Whether a program is there, and if not, what to do.
+pub(crate) fn need(program: &str, remedy: &str) -> Result<()> {
+    if process::on_path(program) {
+        return Ok(());
+    }
+    bail!("{program} is needed: {remedy}")
+}
+
+/// Whether the copy of a list of packages that an installation left is the list as it is now.
+fn is_installed(copy: &Path, file: &Path) -> Result<bool> {
+    let wanted = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    Ok(fs::read(copy).is_ok_and(|text| text == wanted))
+}
