@@ -17,6 +17,7 @@ pub mod reader;
 pub mod registry;
 pub mod scan;
 pub mod topics;
+pub mod trace;
 mod wait;
 
 pub use connection::{Connection, Properties};

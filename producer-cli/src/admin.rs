@@ -1,4 +1,4 @@
-//! Topics, schemas, cancelling and status.
+//! Topics, schemas and cancelling.
 
 use crate::cli::{Output, SchemasCommand, TopicsCommand};
 use crate::clock;
@@ -6,15 +6,12 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::publish::framing;
 use crate::settings::Settings;
-use guestkit_kafka::metadata::{cluster, committed, extents};
+use guestkit_kafka::metadata::cluster;
 use guestkit_kafka::produce::{Outgoing, Producer};
-use guestkit_kafka::reader::{Reader, Start, Step, Until};
 use guestkit_kafka::registry::{COMPATIBILITY, subjects};
 use guestkit_kafka::topics::{self, Created};
-use guestkit_protocol::{JobControl, WorkerAdvertisement, decode, encode, is_job_id, slot_of};
+use guestkit_protocol::{JobControl, encode, is_job_id, slot_of};
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// `topics`.
 pub(crate) fn topics(settings: &Settings, command: &TopicsCommand) -> Outcome {
@@ -159,112 +156,4 @@ pub(crate) fn cancel(settings: &Settings, job_id: &str, reason: Option<String>) 
     }
     eprintln!("asked to cancel {job_id}");
     Ok(())
-}
-
-/// `status`.
-pub(crate) fn status(settings: &Settings) -> Outcome {
-    let connection = settings.connection()?;
-    let question = settings.question();
-    let names = &settings.names;
-    let group = names.group(&settings.group_id);
-    let ends = extents(&connection, &names.jobs, question)?;
-    let count = u32::try_from(ends.len()).unwrap_or(u32::MAX);
-    let offsets = committed(&connection, &group, &names.jobs, count, question)?;
-    let slots = cluster(&connection, question)?.partitions(&names.ledger)?;
-    let mut rows = Vec::new();
-    let mut documents = Vec::new();
-    let mut total = 0;
-    for (partition, (extent, offset)) in ends.iter().zip(&offsets).enumerate() {
-        let lag = (extent.end - offset.unwrap_or(extent.start)).max(0);
-        total += lag;
-        documents.push(json!({
-            "partition": partition,
-            "log_start": extent.start,
-            "committed": offset,
-            "end": extent.end,
-            "lag": lag,
-        }));
-        rows.push(vec![
-            partition.to_string(),
-            extent.start.to_string(),
-            offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
-            extent.end.to_string(),
-            lag.to_string(),
-        ]);
-    }
-    let workers = workers(settings).unwrap_or_default();
-    if settings.output == Output::Json {
-        return output::json_line(&json!({
-            "group": group,
-            "topic": names.jobs,
-            "slots": slots,
-            "lag": total,
-            "partitions": documents,
-            "workers": workers,
-        }));
-    }
-    output::table(&["PARTITION", "START", "COMMITTED", "END", "LAG"], &rows)?;
-    // Transaction markers take offsets too.
-    output::line(&format!(
-        "\ngroup {group}, {slots} slots, lag {total} (a partition that is at rest can show 1 or 2: transaction markers)"
-    ))?;
-    if workers.is_empty() {
-        return output::line("no worker has advertised itself");
-    }
-    let rows: Vec<_> = workers
-        .iter()
-        .map(|worker| {
-            vec![
-                worker.worker_id.clone(),
-                worker.status.state.to_string(),
-                worker.status.current_jobs.to_string(),
-                worker.version.clone(),
-                worker.status.last_heartbeat.to_string(),
-            ]
-        })
-        .collect();
-    output::line("")?;
-    output::table(
-        &["WORKER", "STATE", "JOBS", "VERSION", "LAST HEARTBEAT"],
-        &rows,
-    )
-}
-
-/// The last advertisement of each worker.
-fn workers(settings: &Settings) -> Outcome<Vec<WorkerAdvertisement>> {
-    let schemas = settings.schemas()?;
-    let connection = settings.connection()?;
-    let topic = &settings.names.workers;
-    let deadline = crate::clock::Deadline::of(Some(settings.question()));
-    let mut reader = Reader::open(
-        &connection,
-        topic,
-        &Start::Beginning,
-        Until::End,
-        settings.question(),
-    )?;
-    let mut found = BTreeMap::new();
-    while !deadline.has_passed() {
-        match reader.next(Duration::from_millis(100))? {
-            Step::Done => break,
-            Step::Idle => {}
-            Step::Record(record) => {
-                let key = record.key.unwrap_or_default();
-                match record
-                    .value
-                    .as_deref()
-                    .map(|value| decode(value, &*schemas))
-                {
-                    Some(Ok(worker)) => {
-                        found.insert(key, worker);
-                    }
-                    Some(Err(error)) => eprintln!("a worker's advertisement: {error}"),
-                    None => {
-                        found.remove(&key);
-                    }
-                }
-            }
-        }
-    }
-    Ok(found.into_values().collect())
 }

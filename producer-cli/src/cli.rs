@@ -80,6 +80,15 @@ pub(crate) struct Common {
     /// TOML file with the same names as these flags; its table kafka holds librdkafka properties
     #[arg(long, global = true, env = "GUESTKIT_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// OpenTelemetry collector to send spans of published jobs to (OTLP over HTTP), for example
+    /// http://localhost:4318; the OTEL_… variables count too. Without one none are made
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_OTLP_ENDPOINT",
+        value_name = "URL"
+    )]
+    pub(crate) otlp_endpoint: Option<String>,
     /// How to print [default: table]
     #[arg(long, global = true, env = "GUESTKIT_OUTPUT", value_name = "FORMAT")]
     pub(crate) output: Option<Output>,
@@ -208,8 +217,22 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
-    /// Lag, backlog and workers
-    Status,
+    /// The workers: what they can do, how they are, when they were last seen
+    Workers {
+        /// Also those that have been offline for over an hour
+        #[arg(long)]
+        all: bool,
+    },
+    /// Is it all right? Backlog, workers, dead letters on one screen; exit code 1 if it is not
+    Status {
+        /// Look again every so many seconds, until interrupted or --timeout is over
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+              value_parser = clap::value_parser!(u32).range(1..=3600))]
+        watch: Option<u32>,
+        /// How long a job may wait before that is a problem
+        #[arg(long, value_name = "TIME", default_value = "15m")]
+        max_wait: String,
+    },
     /// Serve jobs over HTTP, with a page for people
     Gateway(crate::gateway::options::GatewayOptions),
     /// Show everything on this machine: a Kafka endpoint in this process, one worker, real disks

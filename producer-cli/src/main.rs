@@ -13,8 +13,11 @@ mod ids;
 mod jobs;
 mod output;
 mod publish;
+mod sending;
 mod settings;
+mod status;
 mod watch;
+mod workers;
 
 use clap::Parser;
 use cli::{Cli, Command, Publishing};
@@ -23,6 +26,7 @@ use guestkit_protocol::{compare_job, convert_job, fix_job, profile_job};
 use jobs::Draft;
 use settings::Settings;
 use std::process::ExitCode;
+use std::time::Duration;
 use watch::Wanted;
 
 fn main() -> ExitCode {
@@ -110,7 +114,11 @@ fn run(cli: Cli) -> Outcome {
         } => watch::progress(&settings, wanted(*follow, job_id, since.as_deref())),
         Command::Cancel { job_id, reason } => admin::cancel(&settings, job_id, reason.clone()),
         Command::DeadLetters { command } => dead_letters::run(&settings, command),
-        Command::Status => admin::status(&settings),
+        Command::Workers { all } => workers::list(&settings, *all),
+        Command::Status { watch, max_wait } => {
+            let watch = watch.map(|seconds| Duration::from_secs(u64::from(seconds)));
+            status::run(&settings, watch, settings::duration(max_wait)?)
+        }
         Command::Gateway(options) => gateway::run(&settings, options),
         // Done above: they need no cluster.
         Command::Validate { .. } => Ok(()),

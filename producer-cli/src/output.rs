@@ -21,8 +21,13 @@ pub(crate) fn line(text: &str) -> Outcome {
     }
 }
 
+/// Prints [`rows`].
+pub(crate) fn table(head: &[&str], body: &[Vec<String>]) -> Outcome {
+    rows(head, body).iter().try_for_each(|text| line(text))
+}
+
 /// Columns as wide as their widest cell; the last one is as long as it is.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Outcome {
+pub(crate) fn rows(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let all = || std::iter::once(&head).chain(rows);
     let widths: Vec<usize> = (0..head.len())
@@ -34,10 +39,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Outcome {
                 .unwrap_or(0)
         })
         .collect();
-    for row in all() {
-        line(&format_row(row, &widths))?;
-    }
-    Ok(())
+    all().map(|row| format_row(row, &widths)).collect()
 }
 
 /// One row of a table that grows.

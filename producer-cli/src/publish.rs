@@ -4,15 +4,16 @@ use crate::cli::{FramingChoice, Output, Publishing};
 use crate::documents::Found;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Bar};
+use crate::sending::Sending;
 use crate::settings::Settings;
 use crate::watch::{self, decode_result, result_row};
 use guestkit_kafka::Fault;
 use guestkit_kafka::metadata::{Cluster, Extent, cluster, extents};
-use guestkit_kafka::produce::{Outgoing, Producer};
+use guestkit_kafka::produce::{Delivery, Outgoing, Producer};
 use guestkit_kafka::reader::{Reader, Start, Step, Until};
 use guestkit_kafka::{Connection, TopicNames};
 use guestkit_protocol::{
-    Document, Framing, JobEnvelope, JobResult, JobStatus, encode, headers, slot_of,
+    Document, Framing, JobEnvelope, JobResult, JobStatus, TraceContext, encode, headers, slot_of,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -93,11 +94,8 @@ pub(crate) fn record(
     push(headers::CE_SOURCE, "/guestkit/jobs".to_owned());
     push(headers::CE_TIME, job.created_at.to_string());
     push(headers::CONTENT_TYPE, framing.content_type().to_owned());
-    if let (Some(trace), Some(span)) = (&job.observability.trace_id, &job.observability.span_id)
-        && trace.len() == 32
-        && span.len() == 16
-    {
-        push(headers::TRACEPARENT, format!("00-{trace}-{span}-01"));
+    if let Some(context) = TraceContext::of_document(&job.observability) {
+        push(headers::TRACEPARENT, context.to_string());
     }
     Ok(Outgoing {
         topic: topic.to_owned(),
@@ -131,7 +129,11 @@ pub(crate) fn publish(
     let deadline = settings.deadline();
     let names = pools(settings, &mut jobs)?;
     let cluster = cluster(&connection, settings.question())?;
-    let records = records(settings, &cluster, &jobs, &names, how)?;
+    let mut sending = Sending::begin(settings, &mut jobs)?;
+    let mut records = records(settings, &cluster, &jobs, &names, how)?;
+    if let Some(sending) = &sending {
+        sending.mark(&mut records);
+    }
     // Before anything is published: a result can't be older than this.
     let ends = match how.wait {
         true => Some(extents(
@@ -141,7 +143,18 @@ pub(crate) fn publish(
         )?),
         false => None,
     };
-    let published = send(&connection, settings, &jobs, &records, how.wait)?;
+    let published = send(
+        &connection,
+        settings,
+        &jobs,
+        &records,
+        how.wait,
+        sending.as_mut(),
+    );
+    if let Some(sending) = &sending {
+        sending.close();
+    }
+    let published = published?;
     match ends {
         Some(ends) => wait(settings, &connection, &jobs, &ends, deadline),
         None => {
@@ -188,14 +201,31 @@ fn send(
     jobs: &[JobEnvelope],
     records: &[Outgoing],
     quiet: bool,
+    mut sending: Option<&mut Sending>,
 ) -> Outcome<usize> {
     let producer = Producer::new(connection, settings.question())?;
     let mut deliveries = Vec::new();
+    let traced = |sending: Option<&Sending>, came: &[Delivery]| {
+        let Some(sending) = sending else { return };
+        for delivery in came {
+            let at = delivery.tag;
+            if let (Some(job), Some(record)) = (jobs.get(at), records.get(at)) {
+                sending.answered(at, &job.job_id, &record.topic, &delivery.outcome);
+            }
+        }
+    };
     for (tag, record) in records.iter().enumerate() {
+        if let Some(sending) = &mut sending {
+            sending.queued(tag);
+        }
         producer.send(record, tag)?;
-        deliveries.extend(producer.deliveries());
+        let came = producer.deliveries();
+        traced(sending.as_deref(), &came);
+        deliveries.extend(came);
     }
-    deliveries.extend(producer.finish());
+    let came = producer.finish();
+    traced(sending.as_deref(), &came);
+    deliveries.extend(came);
     deliveries.sort_by_key(|delivery| delivery.tag);
     let mut fault = None;
     for delivery in &deliveries {

@@ -5,9 +5,11 @@ use crate::clock::{self, Deadline};
 use crate::failure::{Failure, Outcome};
 use guestkit_kafka::connection::{Sources, parse_properties};
 use guestkit_kafka::registry::{Patience, RegistrySchemas};
+use guestkit_kafka::trace::Spans;
 use guestkit_kafka::{Connection, Fault, Properties, TopicNames, nearest};
-use guestkit_protocol::{NoRegistry, SchemaSource, Timestamp};
+use guestkit_protocol::{NoRegistry, SchemaSource, Timestamp, TraceContext};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long questions to the cluster may take when nothing else is said.
@@ -23,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) names: TopicNames,
     pub(crate) group_id: String,
     pub(crate) output: Output,
+    otlp_endpoint: Option<String>,
     timeout: Option<Duration>,
 }
 
@@ -34,6 +37,7 @@ const KEYS: &[&str] = &[
     "group-id",
     "pool",
     "kafka-properties",
+    "otlp-endpoint",
     "output",
     "timeout",
     "kafka",
@@ -82,6 +86,7 @@ impl Settings {
         let group_id = pick(flags.group_id, "group-id")?;
         let pool = pick(flags.pool, "pool")?;
         let timeout = pick(flags.timeout, "timeout")?;
+        let otlp_endpoint = pick(flags.otlp_endpoint, "otlp-endpoint")?;
         let output = pick(None, "output")?;
         let properties = flags
             .kafka_properties
@@ -112,6 +117,7 @@ impl Settings {
             )?,
             group_id: group_id.unwrap_or_else(|| "guestkit-workers".to_owned()),
             output,
+            otlp_endpoint,
             timeout: timeout.as_deref().map(duration).transpose()?,
         })
     }
@@ -151,6 +157,18 @@ impl Settings {
             Some(_) => Box::new(self.registry()?),
             None => Box::new(NoRegistry),
         })
+    }
+
+    /// Where spans go, if anywhere.
+    pub(crate) fn spans(&self) -> Result<Option<Arc<Spans>>, Fault> {
+        let endpoint = self.otlp_endpoint.as_deref();
+        let instance = std::process::id().to_string();
+        Spans::start("guestkit-jobs", &instance, endpoint, &self.environment)
+    }
+
+    /// The span that this command belongs to, as the caller's `TRACEPARENT` says.
+    pub(crate) fn traceparent(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.environment.get("TRACEPARENT")?)
     }
 
     /// How long one question to the cluster may take.

@@ -53,6 +53,7 @@ pub mod shape_text;
 mod slot;
 mod state;
 mod timestamp;
+mod trace_context;
 mod validate;
 mod wire;
 
@@ -93,6 +94,7 @@ pub use schema::{NoRegistry, SCHEMA_TEXT_MAX, SchemaFault, SchemaSource, WriterS
 pub use slot::{murmur2, slot_of};
 pub use state::{IllegalTransition, JobState};
 pub use timestamp::{Timestamp, TimestampFault};
+pub use trace_context::TraceContext;
 pub use validate::{
     FieldError, IDEMPOTENCY_KEY_MAX, NAME_MAX, TIMEOUT_WARNING_SECONDS, ValidationError, Warning,
     is_idempotency_key, is_job_id,

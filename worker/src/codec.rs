@@ -10,8 +10,8 @@ use crate::engine::transaction::{DeadLetter, ResultRecord};
 use guestkit_protocol as protocol;
 use protocol::{
     DecodeError, DoneEntry, Framing, JobError, JobProgress, JobResult, JobStatus, LedgerEntry,
-    NoRegistry, Observability, PayloadHash, SchemaFault, SchemaSource, Timestamp, error_code,
-    headers,
+    NoRegistry, Observability, PayloadHash, SchemaFault, SchemaSource, Timestamp, TraceContext,
+    WorkerAdvertisement, error_code, headers,
 };
 use rdkafka::message::{Header, OwnedHeaders};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Framings {
     pub results: Framing,
     /// Progress.
     pub progress: Framing,
+    /// The worker directory.
+    pub workers: Framing,
 }
 
 impl Default for Framings {
@@ -42,6 +44,7 @@ impl Default for Framings {
         Self {
             results: Framing::SingleObject,
             progress: Framing::SingleObject,
+            workers: Framing::SingleObject,
         }
     }
 }
@@ -170,6 +173,23 @@ impl Codec {
         })
     }
 
+    /// Encodes an entry of the worker directory.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub fn encode_advertisement(
+        &self,
+        advertisement: &WorkerAdvertisement,
+    ) -> Result<Encoded, protocol::EncodeError> {
+        let framing = self.framings.workers;
+        let now = (self.now)();
+        let id = format!("{}/{now}", advertisement.incarnation);
+        Ok(Encoded {
+            value: protocol::encode(advertisement, framing)?,
+            headers: self.event_headers("io.guestkit.worker.v1", &id, now, framing, None),
+        })
+    }
+
     fn event_headers(
         &self,
         kind: &str,
@@ -249,15 +269,12 @@ fn base(job: &Job, status: JobStatus) -> JobResult {
     result
 }
 
-fn observability(job: &Job) -> Observability {
+/// The job's trace and correlation ids, as what it brings about carries them.
+pub(crate) fn observability(job: &Job) -> Observability {
     let mut observability = job.envelope.observability.clone();
-    // The record header wins over the document (protocol.md): 00-<trace>-<span>-<flags>.
-    if let Some(parts) = job.traceparent.as_deref() {
-        let mut parts = parts.split('-').skip(1);
-        if let (Some(trace), Some(span)) = (parts.next(), parts.next()) {
-            observability.trace_id = Some(trace.to_owned());
-            observability.span_id = Some(span.to_owned());
-        }
+    if let Some(context) = job.traceparent.as_deref().and_then(TraceContext::parse) {
+        let creator = job.trace.as_ref().and_then(|trace| trace.creator);
+        context.write_to(&mut observability, creator);
     }
     observability
 }
@@ -591,20 +608,22 @@ fn content(envelope: protocol::JobEnvelope, pool: Option<&str>, raw: &RawRecord)
         priority: u8::try_from(execution.priority).unwrap_or(5),
         timeout_ms: seconds.saturating_mul(1_000),
         deadline: execution.deadline.map(Timestamp::as_millis),
-        traceparent: traceparent(raw),
+        traceparent: traceparent(raw, &envelope.observability),
+        trace: None,
         envelope,
     }))
 }
 
-fn traceparent(raw: &RawRecord) -> Option<Arc<str>> {
-    let (_, value) = raw
+/// The record's header wins over the document (protocol.md).
+fn traceparent(raw: &RawRecord, document: &Observability) -> Option<Arc<str>> {
+    let header = raw
         .headers
         .iter()
-        .find(|(name, _)| name == headers::TRACEPARENT)?;
-    let text = std::str::from_utf8(value.as_deref()?).ok()?;
-    // W3C trace context: version, 32 digits, 16 digits, flags.
-    let valid = text.len() == 55 && text.is_ascii() && text.split('-').count() == 4;
-    valid.then(|| text.into())
+        .find(|(name, _)| name == headers::TRACEPARENT)
+        .and_then(|(_, value)| std::str::from_utf8(value.as_deref()?).ok())
+        .and_then(TraceContext::parse);
+    let context = header.or_else(|| TraceContext::of_document(document))?;
+    Some(context.to_string().into())
 }
 
 /// A key hash for tests and tools that have no process of their own.

@@ -58,6 +58,10 @@ pub struct Options {
     /// Address for /healthz, /readyz, /metrics and /status
     #[arg(long, env = "GUESTKIT_HTTP_LISTEN", value_name = "ADDR:PORT")]
     pub http_listen: Option<SocketAddr>,
+    /// OpenTelemetry collector to send spans to (OTLP over HTTP), for example http://localhost:4318; the
+    /// OTEL_… variables count too. Without one none are made
+    #[arg(long, env = "GUESTKIT_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// How long a drain waits for running jobs, for example 30s or 5m [default: 30s]
     #[arg(long, env = "GUESTKIT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<String>,
@@ -126,6 +130,8 @@ pub struct Config {
     pub artifact_dir: Option<PathBuf>,
     /// Address of the HTTP endpoint.
     pub http_listen: Option<SocketAddr>,
+    /// Collector of spans, if one is named.
+    pub otlp_endpoint: Option<String>,
     /// How long a drain waits.
     pub drain_timeout: Duration,
     /// Whether results are JSON whatever the registry.
@@ -180,6 +186,7 @@ impl Options {
             no_sandbox: self.no_sandbox || file.no_sandbox,
             artifact_dir: self.artifact_dir.or(file.artifact_dir),
             http_listen: self.http_listen.or(file.http_listen),
+            otlp_endpoint: self.otlp_endpoint.or(file.otlp_endpoint),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             result_format: self.result_format.or(file.result_format),
             jobs_dir: self.jobs_dir.or(file.jobs_dir),
@@ -256,6 +263,7 @@ impl Options {
             },
             artifact_dir: self.artifact_dir,
             http_listen: self.http_listen,
+            otlp_endpoint: self.otlp_endpoint,
             drain_timeout,
             json_results,
             json_logs,

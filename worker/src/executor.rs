@@ -11,7 +11,7 @@ use crate::engine::outcome::{Failure, Outcome};
 use crate::engine::record::Job;
 use crate::handlers::{Context, HandlerError, Output, Progress, Registry, Settings, registry};
 use crate::results::Artifacts;
-use guestkit_protocol::error_code;
+use guestkit_protocol::{TraceContext, error_code};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -188,6 +188,8 @@ fn execute<R: Reports>(
         settings: shared.settings.clone(),
     };
     let envelope = &task.job.envelope;
+    // What is logged while the job runs can be found by its trace.
+    let _entered = log_span(&task).entered();
     let ran = match shared.handlers.get(envelope.operation.as_str()) {
         Some(handler) => catch_unwind(AssertUnwindSafe(|| handler.run(envelope, &context))),
         None => Ok(Err(Failure::lasting(
@@ -200,7 +202,24 @@ fn execute<R: Reports>(
     let result = result.and_then(|output| shared.artifacts.fit(&task.job, task.run, output));
     let outcome = outcome(result, started_at);
     reports.ran(&task, &outcome);
+    let code = outcome.failure.as_ref().map(|failure| &*failure.code);
+    tracing::debug!(job_id = %task.job.job_id, status = ?outcome.status, code, "job ended");
     outcome
+}
+
+fn log_span(task: &Task) -> tracing::Span {
+    let job = &task.job;
+    let context = job.traceparent.as_deref().and_then(TraceContext::parse);
+    match context.filter(|context| context.is_sampled()) {
+        Some(context) => tracing::info_span!(
+            "job",
+            job_id = %job.job_id,
+            trace_id = context.trace_id_text(),
+            span_id = context.span_id_text(),
+        ),
+        // A span costs more than a tiny job is worth when nobody records it.
+        None => tracing::Span::none(),
+    }
 }
 
 fn outcome(result: Result<Output, HandlerError>, started_at: i64) -> Outcome {

@@ -9,13 +9,18 @@ use crate::engine::index::HashSeed;
 use crate::handlers::Settings;
 use crate::http;
 use crate::kafka_worker::{KafkaWorker, Setup};
+use crate::registration;
 use crate::results::Artifacts;
+use crate::spans::JobSpans;
 use crate::status::Status;
 use guestkit_kafka::connection::Sources;
+use guestkit_kafka::metadata::Cluster;
 use guestkit_kafka::registry::{Patience, RegistrySchemas};
+use guestkit_kafka::trace::Spans;
 use guestkit_kafka::{Connection, Fault, Properties, TopicNames, metadata};
 use guestkit_protocol::{
     DEFAULT_POOL, Document, Framing, JobProgress, JobResult, NoRegistry, SchemaSource,
+    WorkerAdvertisement,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +71,9 @@ const REGISTRY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause between two questions about a schema: a registry that is back is noticed soon.
 const REGISTRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long leaving waits for a collector to take the last spans.
+const SPANS_MAX: Duration = Duration::from_secs(5);
+
 /// Runs a Kafka worker until a signal ends it.
 ///
 /// # Errors
@@ -77,7 +85,7 @@ pub async fn run(config: Arc<Config>) -> Result<(), StartError> {
         let (config, stop) = (config.clone(), stop.clone());
         tokio::task::spawn_blocking(move || prepare(&config, &stop))
     };
-    let Some(setup) = preparing.await.map_err(anyhow::Error::from)?? else {
+    let Some((setup, spans)) = preparing.await.map_err(anyhow::Error::from)?? else {
         return Ok(());
     };
     tracing::info!(
@@ -97,6 +105,10 @@ pub async fn run(config: Arc<Config>) -> Result<(), StartError> {
     }
     let worker = KafkaWorker::start(setup)?;
     worker.run(stop).await;
+    if let Some(spans) = spans {
+        let closing = tokio::task::spawn_blocking(move || spans.close(SPANS_MAX));
+        closing.await.map_err(anyhow::Error::from)?;
+    }
     Ok(())
 }
 
@@ -106,6 +118,7 @@ pub async fn run(config: Arc<Config>) -> Result<(), StartError> {
 /// When it cannot work.
 pub fn describe(config: &Config) -> Result<String, StartError> {
     let mut shown = config.clone();
+    shown.otlp_endpoint = config.otlp_endpoint.as_deref().map(without_password);
     if let Transport::Kafka {
         bootstrap_servers, ..
     } = &config.transport
@@ -132,8 +145,15 @@ fn without_password(url: &str) -> String {
     }
 }
 
+/// The environment; what is not UTF-8 is nobody's configuration.
+fn environment() -> Properties {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 fn connect(config: &Config, bootstrap_servers: &str) -> Result<Connection, StartError> {
-    let environment: Properties = std::env::vars().collect();
+    let environment = environment();
     Ok(Connection::new(
         bootstrap_servers,
         Sources {
@@ -145,7 +165,10 @@ fn connect(config: &Config, bootstrap_servers: &str) -> Result<Connection, Start
 }
 
 /// `None`: told to stop meanwhile.
-fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup>, StartError> {
+fn prepare(
+    config: &Config,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<(Setup, Option<Arc<Spans>>)>, StartError> {
     let Transport::Kafka {
         bootstrap_servers,
         schema_registry_url,
@@ -155,14 +178,18 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
     };
     let connection = connect(config, bootstrap_servers)?;
     let names = TopicNames::new(&config.topic_prefix, config.pool.as_deref())?;
-    let slots = count_slots(&connection, &names)?;
+    let cluster = metadata::cluster(&connection, CONTACT_MAX)?;
+    let slots = count_slots(&cluster, &names)?;
     let Some((schemas, framings)) = schemas(config, schema_registry_url.as_deref(), &names, stop)?
     else {
         return Ok(None);
     };
     let worker_id: Arc<str> = match &config.worker_id {
         Some(id) => id.as_str().into(),
-        None => format!("{}-{:08x}", host_name(), rand::random::<u32>()).into(),
+        None => {
+            let host = crate::host::name().unwrap_or_else(|| "worker".to_owned());
+            format!("{host}-{:08x}", rand::random::<u32>()).into()
+        }
     };
     let incarnation: Arc<str> = format!("{worker_id}-{:08x}", rand::random::<u32>()).into();
     let settings = Settings {
@@ -173,11 +200,31 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
         concurrency: config.concurrency,
         pool: config.pool.clone(),
     };
-    Ok(Some(Setup {
-        connection: client(&connection, &names.group(&config.group_id), &worker_id),
-        transactional_id: names
-            .transactional_id(&config.group_id, &worker_id, 0)
-            .into(),
+    let transactional_id: Arc<str> = names
+        .transactional_id(&config.group_id, &worker_id, 0)
+        .into();
+    let group = names.group(&config.group_id);
+    let spans = Spans::start(
+        "guestkit-worker",
+        &worker_id,
+        config.otlp_endpoint.as_deref(),
+        &environment(),
+    )?;
+    let setup = Setup {
+        registration: directory(&cluster, &names).then(|| {
+            registration::Parts::new(
+                names.workers.clone(),
+                &settings,
+                &incarnation,
+                &transactional_id,
+                config.artifact_dir.clone(),
+            )
+        }),
+        spans: spans
+            .clone()
+            .map(|spans| Arc::new(JobSpans::new(spans, &names.jobs, &group, &worker_id))),
+        connection: client(&connection, &group, &worker_id),
+        transactional_id,
         topics: Topics {
             jobs: names.jobs,
             ledger: names.ledger,
@@ -195,7 +242,20 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
         settings,
         drain_timeout: config.drain_timeout,
         status: Arc::new(status(config.pool.as_deref())?),
-    }))
+    };
+    Ok(Some((setup, spans)))
+}
+
+/// Whether there is a worker directory. Jobs need none, so an older fleet goes on without.
+fn directory(cluster: &Cluster, names: &TopicNames) -> bool {
+    let exists = cluster.partitions(&names.workers).is_ok();
+    if !exists {
+        tracing::warn!(
+            topic = names.workers,
+            "no worker directory: this worker will not be listed; run `guestkit-jobs topics create`"
+        );
+    }
+    exists
 }
 
 fn status(pool: Option<&str>) -> Result<Status, StartError> {
@@ -236,6 +296,7 @@ fn schemas(
     if config.json_results {
         framings.results = Framing::Json;
         framings.progress = Framing::Json;
+        framings.workers = Framing::Json;
     }
     let Some(url) = url else {
         return Ok(Some((Arc::new(NoRegistry), framings)));
@@ -256,6 +317,15 @@ fn schemas(
         let Some(progress) = resolve(&names.progress, JobProgress::SCHEMA)? else {
             return Ok(None);
         };
+        match resolve(&names.workers, WorkerAdvertisement::SCHEMA) {
+            Ok(Some(schema_id)) => framings.workers = Framing::Confluent { schema_id },
+            Ok(None) => return Ok(None),
+            // Registered by an earlier release, which had no use for it: no reason to stand still.
+            Err(StartError::Config(reason)) => {
+                tracing::warn!(reason, "advertisements are single-object Avro");
+            }
+            Err(error) => return Err(error),
+        }
         framings.results = Framing::Confluent { schema_id: results };
         framings.progress = Framing::Confluent {
             schema_id: progress,
@@ -291,8 +361,7 @@ fn resolve(
 }
 
 /// N: the partition count of the ledger. Fewer jobs partitions cannot work.
-fn count_slots(connection: &Connection, names: &TopicNames) -> Result<u32, StartError> {
-    let cluster = metadata::cluster(connection, CONTACT_MAX)?;
+fn count_slots(cluster: &Cluster, names: &TopicNames) -> Result<u32, StartError> {
     for topic in [&names.results, &names.progress, &names.dead_letters] {
         cluster.partitions(topic)?;
     }
@@ -307,14 +376,6 @@ fn count_slots(connection: &Connection, names: &TopicNames) -> Result<u32, Start
         )));
     }
     Ok(slots)
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "worker".to_owned())
 }
 
 #[cfg(test)]

@@ -23,7 +23,9 @@ use crate::engine::{Action, Admission, Config, Engine, Event, WINDOW_MAX};
 use crate::executor::{Executor, Reports, Task};
 use crate::handlers::{Progress, Settings};
 use crate::health::Heart;
+use crate::registration::{self, Registration};
 use crate::results::Artifacts;
+use crate::spans::{self, JobSpans};
 use crate::status::{Status, Surroundings};
 use crate::throttle::Throttle;
 use guestkit_protocol::{JobProgress, SchemaSource, Timestamp};
@@ -76,6 +78,10 @@ pub struct Setup {
     pub drain_timeout: Duration,
     /// What health checks and people read.
     pub status: Arc<Status>,
+    /// What the worker directory is told, if there is one.
+    pub registration: Option<registration::Parts>,
+    /// Spans of jobs, where they are exported.
+    pub spans: Option<Arc<JobSpans>>,
 }
 
 struct Sink {
@@ -86,6 +92,7 @@ struct Sink {
     worker_id: Arc<str>,
     throttles: Mutex<BTreeMap<ExecId, Throttle>>,
     status: Arc<Status>,
+    spans: Option<Arc<JobSpans>>,
 }
 
 impl Reports for Sink {
@@ -98,6 +105,9 @@ impl Reports for Sink {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&exec);
+        if let Some(spans) = &self.spans {
+            spans.ended(exec, &outcome);
+        }
         if self
             .events
             .blocking_send(Event::Ended { exec, outcome })
@@ -109,6 +119,9 @@ impl Reports for Sink {
 
     fn progress(&self, task: &Task, progress: Progress) {
         let now = now_ms();
+        if let Some(spans) = &self.spans {
+            spans.section(task.exec, &progress.phase, now);
+        }
         let admitted = self
             .throttles
             .lock()
@@ -130,7 +143,7 @@ impl Reports for Sink {
         event.run = task.run;
         event.progress_percent = progress.percent;
         event.message = progress.message;
-        event.observability = job.envelope.observability.clone();
+        event.observability = crate::codec::observability(job);
         event.worker_id = Some(self.worker_id.to_string());
         let slot = guestkit_protocol::slot_of(&job.key, self.slots);
         match self
@@ -199,6 +212,8 @@ pub struct KafkaWorker {
     status_at: i64,
     observed: Observed,
     drain_timeout: Duration,
+    registration: Option<Registration>,
+    spans: Option<Arc<JobSpans>>,
 }
 
 impl KafkaWorker {
@@ -226,6 +241,7 @@ impl KafkaWorker {
             worker_id: settings.worker_id.clone(),
             throttles: Mutex::new(BTreeMap::new()),
             status: setup.status.clone(),
+            spans: setup.spans.clone(),
         });
         let executor = Executor::start(
             settings.clone(),
@@ -271,8 +287,14 @@ impl KafkaWorker {
             schemas: setup.schemas,
             events: events.clone(),
             load: load.clone(),
+            spans: setup.spans.clone(),
             now: now_ms,
         })?;
+        let permits = settings.concurrency;
+        let registration = setup
+            .registration
+            .map(|parts| Registration::start(parts, permits, plain.clone(), codec.clone()))
+            .transpose()?;
         let writer = Writer::new(
             &setup.connection,
             &setup.transactional_id,
@@ -296,6 +318,7 @@ impl KafkaWorker {
             member.clone(),
             events.clone(),
             setup.status.clone(),
+            setup.spans.clone(),
         )?;
         clients.watch("member", member.figures());
         clients.watch("fetcher", fetcher.figures());
@@ -321,6 +344,8 @@ impl KafkaWorker {
             status_at: 0,
             observed,
             drain_timeout: setup.drain_timeout,
+            registration,
+            spans: setup.spans,
         })
     }
 
@@ -410,12 +435,17 @@ impl KafkaWorker {
                 job,
                 attempt,
                 run,
-            } => self.executor.submit(Task {
-                exec,
-                job,
-                attempt,
-                run,
-            }),
+            } => {
+                if let Some(spans) = &self.spans {
+                    spans.started(exec, &job, attempt, run);
+                }
+                self.executor.submit(Task {
+                    exec,
+                    job,
+                    attempt,
+                    run,
+                });
+            }
             Action::Stop { exec } => self.executor.stop(exec),
             Action::ReadLedger {
                 partition,
@@ -444,6 +474,10 @@ impl KafkaWorker {
             .store(self.engine.held_bytes(), Ordering::Relaxed);
         self.observed.heart.beat();
         let now = now_ms();
+        if let Some(registration) = &mut self.registration {
+            let engine = &self.engine;
+            registration.beat(now, engine.running(), || engine.running_jobs());
+        }
         if now - self.status_at >= STATUS_MS {
             self.status_at = now;
             let around = Surroundings {
@@ -460,6 +494,9 @@ impl KafkaWorker {
     /// Claims nothing new, waits for what runs, leaves the group at once.
     async fn drain(&mut self) {
         self.status.drain();
+        if let Some(registration) = &mut self.registration {
+            registration.drain();
+        }
         tracing::info!(running = self.engine.running(), "draining");
         let deadline = now_ms() + i64::try_from(self.drain_timeout.as_millis()).unwrap_or(i64::MAX);
         self.apply(Event::Drain);
@@ -486,6 +523,9 @@ impl KafkaWorker {
         self.executor.close();
         self.incoming.close();
         self.fetcher.stop();
+        if let Some(registration) = self.registration.take() {
+            registration.leave(now_ms());
+        }
         self.plain.flush(Duration::from_secs(2));
         tracing::info!("left the group");
     }
@@ -622,6 +662,7 @@ fn writer_thread(
     member: Arc<Member>,
     events: Events,
     status: Arc<Status>,
+    spans: Option<Arc<JobSpans>>,
 ) -> std::io::Result<mpsc::Sender<Box<Transaction>>> {
     let (sender, receiver) = mpsc::channel::<Box<Transaction>>();
     std::thread::Builder::new()
@@ -642,12 +683,22 @@ fn writer_thread(
                 };
                 let id = transaction.id;
                 metrics.transactions.begun(now_ms());
+                let began = now_ms();
+                let trace = |ended: spans::Ended<'_>| {
+                    if let Some(spans) = &spans {
+                        spans.committed(&transaction, began, now_ms(), &ended);
+                    }
+                };
                 let outcome = writer.commit(&transaction, &member);
                 let unknown = matches!(outcome, TxOutcome::Unknown { .. });
                 match &outcome {
-                    TxOutcome::Committed { .. } => metrics.jobs.committed(&transaction),
+                    TxOutcome::Committed { .. } => {
+                        metrics.jobs.committed(&transaction);
+                        trace(spans::Ended::Committed);
+                    }
                     TxOutcome::Aborted(reason) => {
-                        tracing::info!(id, ?reason, "transaction aborted")
+                        tracing::info!(id, ?reason, "transaction aborted");
+                        trace(spans::Ended::Failed("aborted"));
                     }
                     TxOutcome::Unknown { reason } => {
                         tracing::warn!(id, reason, "transaction outcome unknown; reading back");
@@ -662,6 +713,7 @@ fn writer_thread(
                     log_read_back(&transaction, &resolutions);
                     metrics.jobs.resolved(&transaction, &resolutions);
                     metrics.transactions.ended(now_ms());
+                    trace(spans::Ended::ReadBack(&resolutions));
                     send(&events, Event::TxResolved { id, resolutions });
                 }
             }

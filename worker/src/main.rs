@@ -153,7 +153,7 @@ fn start_logs(json: bool) {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("GUESTKIT_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,reqwest=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,reqwest=warn,opentelemetry=error"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Colours are for people: a file or a collector gets plain text.

@@ -45,8 +45,15 @@ impl Cluster {
         let prefix = format!("bench-{name}-{}", std::process::id());
         let admin: AdminClient<DefaultClientContext> =
             client(&self.bootstrap).create().expect("an admin client");
-        let names = ["jobs", "ledger", "results", "progress", "dead-letters"]
-            .map(|topic| format!("{prefix}.{topic}"));
+        let names = [
+            "jobs",
+            "ledger",
+            "results",
+            "progress",
+            "dead-letters",
+            "workers",
+        ]
+        .map(|topic| format!("{prefix}.{topic}"));
         let count = i32::try_from(partitions).expect("few partitions");
         let new: Vec<_> = names
             .iter()

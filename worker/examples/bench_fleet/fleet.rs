@@ -1,6 +1,7 @@
 //! The worker under the bench.
 
 use crate::cluster::{Cluster, Topics, client};
+use guestkit_kafka::trace::Spans;
 use guestkit_protocol::NoRegistry;
 use guestkit_worker::capabilities::admission;
 use guestkit_worker::clock::now_ms;
@@ -8,7 +9,9 @@ use guestkit_worker::codec::{Codec, Framings};
 use guestkit_worker::engine::index::HashSeed;
 use guestkit_worker::handlers::Settings;
 use guestkit_worker::kafka_worker::{KafkaWorker, Setup};
+use guestkit_worker::registration::Parts;
 use guestkit_worker::results::Artifacts;
+use guestkit_worker::spans::JobSpans;
 use guestkit_worker::status::Status;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +29,16 @@ pub(crate) fn setup(bootstrap: &str, topics: &Topics, id: &str, concurrency: usi
         concurrency,
         ..Settings::default()
     };
+    let registration = Parts::new(
+        format!("{}.workers", topics.prefix),
+        &settings,
+        id,
+        id,
+        None,
+    );
+    // With OTEL_EXPORTER_OTLP_ENDPOINT set, what tracing costs is measured too.
+    let environment = std::env::vars().collect();
+    let spans = Spans::start("bench", id, None, &environment).expect("OTEL_ variables make sense");
     Setup {
         connection,
         topics: topics.names(),
@@ -39,6 +52,11 @@ pub(crate) fn setup(bootstrap: &str, topics: &Topics, id: &str, concurrency: usi
         artifacts: Artifacts::default(),
         drain_timeout: Duration::from_secs(5),
         status: Arc::new(Status::new("default").expect("metrics")),
+        registration: Some(registration),
+        spans: spans.map(|spans| {
+            let group = format!("{}-workers", topics.prefix);
+            Arc::new(JobSpans::new(spans, &topics.names().jobs, &group, id))
+        }),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::Event;
 use crate::engine::record::{Millis, RawRecord, Record};
 use crate::engine::transaction::Epoch;
 use crate::health::Heart;
+use crate::spans::JobSpans;
 use guestkit_protocol::SchemaSource;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -162,6 +163,8 @@ pub struct FetcherParts {
     pub events: Events,
     /// How full the engine is.
     pub load: Arc<Load>,
+    /// Spans of jobs, where they are exported.
+    pub spans: Option<Arc<JobSpans>>,
     /// The clock.
     pub now: fn() -> Millis,
 }
@@ -619,14 +622,17 @@ fn take(
     }
     let raw = raw(message);
     match codec::decode_record(&raw, parts.pool.as_deref(), &*parts.schemas) {
-        Ok(content) => Step::Record(
-            partition,
-            Record {
+        Ok(content) => {
+            let mut record = Record {
                 offset,
                 raw: Arc::new(raw),
                 content,
-            },
-        ),
+            };
+            if let Some(spans) = &parts.spans {
+                spans.received(&mut record, (parts.now)());
+            }
+            Step::Record(partition, record)
+        }
         Err(fault) => Step::Wait(partition, offset, fault.to_string()),
     }
 }

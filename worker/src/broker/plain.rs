@@ -1,4 +1,4 @@
-//! The plain idempotent producer beside the transactions: MARK and progress.
+//! The plain idempotent producer beside the transactions: MARK, progress and advertisements.
 
 use super::figures::{Figures, REPORT_MS};
 use super::member::Events;
@@ -13,7 +13,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a delivery report is about.
@@ -29,12 +29,32 @@ pub enum Delivery {
     },
     /// A progress event: nobody waits.
     Progress,
+    /// An entry of the worker directory: the next one makes up for it.
+    Advertisement,
 }
 
 struct PlainContext {
     events: Events,
     progress_lost: Arc<AtomicU64>,
     figures: Arc<Figures>,
+    advertisements: Arc<Advertisements>,
+}
+
+/// What became of advertisements.
+#[derive(Debug, Default)]
+struct Advertisements {
+    lost: AtomicU64,
+    is_failing: AtomicBool,
+}
+
+impl Advertisements {
+    fn lost(&self, error: &KafkaError) {
+        let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
+        // Once for each time that it fails: a heartbeat every ten seconds must not fill the log.
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(lost, %error, "this worker is not advertised; jobs go on");
+        }
+    }
 }
 
 impl ClientContext for PlainContext {
@@ -85,6 +105,13 @@ impl ProducerContext for PlainContext {
                     self.progress_lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            Delivery::Advertisement => match result {
+                Ok(_) => self
+                    .advertisements
+                    .is_failing
+                    .store(false, Ordering::Relaxed),
+                Err((error, _)) => self.advertisements.lost(error),
+            },
         }
     }
 }
@@ -96,6 +123,7 @@ pub struct Plain {
     codec: Arc<Codec>,
     progress_lost: Arc<AtomicU64>,
     figures: Arc<Figures>,
+    advertisements: Arc<Advertisements>,
 }
 
 impl Plain {
@@ -111,9 +139,11 @@ impl Plain {
     ) -> Result<Self, BrokerError> {
         let progress_lost = Arc::new(AtomicU64::new(0));
         let figures = Arc::new(Figures::default());
+        let advertisements = Arc::new(Advertisements::default());
         let context = PlainContext {
             events,
             progress_lost: progress_lost.clone(),
+            advertisements: advertisements.clone(),
             figures: figures.clone(),
         };
         let producer = connection
@@ -132,6 +162,7 @@ impl Plain {
             codec,
             progress_lost,
             figures,
+            advertisements,
         })
     }
 
@@ -162,19 +193,12 @@ impl Plain {
 
     /// Publishes a progress event; lost ones are counted, nobody waits.
     pub fn write_progress(&self, partition: u32, job_id: &str, encoded: &Encoded) {
-        let mut headers = OwnedHeaders::new_with_capacity(encoded.headers.len());
-        for (key, value) in &encoded.headers {
-            headers = headers.insert(Header {
-                key,
-                value: value.as_deref(),
-            });
-        }
         let record =
             BaseRecord::with_opaque_to(&self.topics.progress, Box::new(Delivery::Progress))
                 .partition(i32::try_from(partition).unwrap_or(i32::MAX))
                 .key(job_id)
                 .payload(&encoded.value)
-                .headers(headers);
+                .headers(owned(encoded));
         if self.producer.send(record).is_err() {
             self.progress_lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -192,10 +216,38 @@ impl Plain {
         self.figures.clone()
     }
 
+    /// Writes an entry of the worker directory; a lost one is counted and logged, nobody waits.
+    pub fn write_advertisement(&self, topic: &str, worker_id: &str, encoded: &Encoded) {
+        let record = BaseRecord::with_opaque_to(topic, Box::new(Delivery::Advertisement))
+            .key(worker_id)
+            .payload(&encoded.value)
+            .headers(owned(encoded));
+        if let Err((error, _)) = self.producer.send(record) {
+            self.advertisements.lost(&error);
+        }
+    }
+
+    /// Entries of the worker directory that could not be written.
+    #[must_use]
+    pub fn advertisements_lost(&self) -> u64 {
+        self.advertisements.lost.load(Ordering::Relaxed)
+    }
+
     /// Waits for what is on its way, at most `limit`.
     pub fn flush(&self, limit: Duration) {
         if let Err(error) = self.producer.flush(limit) {
             tracing::debug!(%error, "plain producer not flushed");
         }
     }
+}
+
+fn owned(encoded: &Encoded) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(encoded.headers.len());
+    for (key, value) in &encoded.headers {
+        headers = headers.insert(Header {
+            key,
+            value: value.as_deref(),
+        });
+    }
+    headers
 }

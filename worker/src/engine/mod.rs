@@ -522,6 +522,11 @@ impl Engine {
         self.executions.len()
     }
 
+    /// The ids of the jobs that run.
+    pub fn running_jobs(&self) -> impl Iterator<Item = &str> {
+        self.executions.values().map(|running| &*running.job.job_id)
+    }
+
     /// Records read that no transaction has taken yet, over all partitions: what back-pressure looks
     /// at. It bounds transactions too, since each takes everything decided.
     #[must_use]

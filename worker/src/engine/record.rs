@@ -1,6 +1,6 @@
 //! Records of the jobs topic as the engine sees them: decoded once, immutable, shared.
 
-use guestkit_protocol::JobEnvelope;
+use guestkit_protocol::{JobEnvelope, TraceContext};
 use std::sync::Arc;
 
 /// Milliseconds since 1970 UTC, from a clock that never goes back (`crate::clock`).
@@ -51,8 +51,24 @@ pub struct Job {
     pub timeout_ms: i64,
     /// When it must be over, if ever.
     pub deadline: Option<Millis>,
-    /// W3C trace context: the record's header, else the document's.
+    /// W3C trace context that results and progress carry: that of the job's own span where spans are
+    /// exported, else the creator's: the record's header, else the document's.
     pub traceparent: Option<Arc<str>>,
+    /// The job's span, where it is exported. The engine only carries it.
+    pub trace: Option<Arc<JobTrace>>,
+}
+
+/// Where a job stands in its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobTrace {
+    /// The span of its processing here.
+    pub own: TraceContext,
+    /// The span that sent it.
+    pub creator: Option<TraceContext>,
+    /// When the broker took it.
+    pub appended: Millis,
+    /// When it was decoded here.
+    pub received: Millis,
 }
 
 /// A record that is no valid job.

@@ -15,8 +15,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// A dead worker is noticed soon.
+const SHORT_SESSION: &str = "\"session.timeout.ms\" = \"6000\"\n";
 /// Lines of a worker's log that a failed test shows.
 const LOG_TAIL: usize = 40;
+
+/// Topics of a fleet; the worker directory is the last.
+const TOPICS: [&str; 6] = [
+    "jobs",
+    "ledger",
+    "results",
+    "progress",
+    "dead-letters",
+    "workers",
+];
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -166,22 +178,41 @@ impl Fleet {
         partitions: i32,
         settings: impl Fn(&str) -> Vec<(&'static str, &'static str)>,
     ) -> Self {
+        Self::made_of(&TOPICS, bootstrap, name, partitions, settings)
+    }
+
+    /// A fleet as it was before there was a worker directory.
+    pub(crate) fn without_directory(name: &str, partitions: i32) -> Self {
+        let bootstrap = xtask::cluster::bootstrap_servers().unwrap();
+        let topics = TOPICS.split_last().unwrap().1;
+        Self::made_of(topics, bootstrap, name, partitions, |_| Vec::new())
+    }
+
+    fn made_of(
+        topics: &[&'static str],
+        bootstrap: &str,
+        name: &str,
+        partitions: i32,
+        settings: impl Fn(&str) -> Vec<(&'static str, &'static str)>,
+    ) -> Self {
         let prefix = format!(
             "{name}-{}-{}",
             std::process::id(),
             NUMBER.fetch_add(1, Ordering::Relaxed)
         );
         let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
-        let topics = ["jobs", "ledger", "results", "progress", "dead-letters"].map(|topic| {
-            let mut settings = settings(topic);
-            let policy = if topic == "ledger" {
-                "compact,delete"
-            } else {
-                "delete"
-            };
-            settings.push(("cleanup.policy", policy));
-            (format!("{prefix}.{topic}"), settings)
-        });
+        let topics: Vec<_> = topics
+            .iter()
+            .map(|topic| {
+                let mut settings = settings(topic);
+                let policy = match *topic {
+                    "ledger" | "workers" => "compact,delete",
+                    _ => "delete",
+                };
+                settings.push(("cleanup.policy", policy));
+                (format!("{prefix}.{topic}"), settings)
+            })
+            .collect();
         let new: Vec<NewTopic<'_>> = topics
             .iter()
             .map(|(topic, settings)| {
@@ -244,13 +275,28 @@ impl Fleet {
 
     /// Starts a worker that reaches Kafka through another address.
     pub(crate) fn worker_at(&self, bootstrap: &str, arguments: &[&str]) -> Worker {
-        self.worker_with(bootstrap, arguments, "\"session.timeout.ms\" = \"6000\"\n")
+        self.worker_with(bootstrap, arguments, SHORT_SESSION)
+    }
+
+    /// Starts a worker with variables in its environment.
+    pub(crate) fn worker_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Worker {
+        self.start(&self.bootstrap, environment, arguments, SHORT_SESSION)
     }
 
     /// The same with properties of librdkafka, in TOML.
     pub(crate) fn worker_with(
         &self,
         bootstrap: &str,
+        arguments: &[&str],
+        properties: &str,
+    ) -> Worker {
+        self.start(bootstrap, &[], arguments, properties)
+    }
+
+    fn start(
+        &self,
+        bootstrap: &str,
+        environment: &[(&str, &str)],
         arguments: &[&str],
         properties: &str,
     ) -> Worker {
@@ -267,6 +313,7 @@ impl Fleet {
             .arg("--config")
             .arg(config)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())

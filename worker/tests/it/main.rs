@@ -19,5 +19,7 @@ mod guarantees;
 mod hostile;
 mod observed;
 mod outage;
+mod registration;
 mod registry;
+mod tracing;
 mod zombie;

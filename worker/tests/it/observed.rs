@@ -234,6 +234,8 @@ fn gated(fleet: &Fleet) -> Gated {
         artifacts: Artifacts::default(),
         drain_timeout: Duration::from_secs(5),
         status: Arc::new(Status::new("default").unwrap()),
+        registration: None,
+        spans: None,
     };
     let http = SocketAddr::from(([127, 0, 0, 1], xtask::cluster::free_port()));
     let (stop, told) = tokio::sync::watch::channel(false);
