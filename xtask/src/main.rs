@@ -43,6 +43,8 @@ enum Verb {
     Guests(verbs::guests::Options),
     /// Asks the official validators about the bills of materials of guests
     Sbom(verbs::sbom::Options),
+    /// Follows a job's trace from a Python service through a worker to another, with a real collector
+    Trace,
     /// Fuzzes the readers of the inspector
     Fuzz(verbs::fuzz::Options),
     /// The gateway under load, under a fuzzer, in a browser
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Corpus => verbs::corpus::run(),
         Verb::Guests(options) => verbs::guests::run(&options),
         Verb::Sbom(options) => verbs::sbom::run(&options),
+        Verb::Trace => verbs::trace::run(),
         Verb::Fuzz(options) => verbs::fuzz::run(&options),
         Verb::Gateway(options) => verbs::gateway::run(&options),
         Verb::Bench(options) => verbs::bench::run(&options),

@@ -14,3 +14,4 @@ pub(crate) mod manifests;
 pub(crate) mod sbom;
 pub(crate) mod sim;
 pub(crate) mod test;
+pub(crate) mod trace;

@@ -1,6 +1,6 @@
 //! Every check of the project. `.ci/run` calls exactly this.
 
-use super::{contracts, demo, interop, lint, manifests};
+use super::{contracts, demo, interop, lint, manifests, trace};
 use crate::fleet;
 use crate::interrupt;
 use crate::steps::{Steps, cargo, run as run_command};
@@ -55,16 +55,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             .map_err(|_| anyhow::anyhow!("the download panicked"))??;
         Services::start()
     });
-    if let (true, Some(services)) = (built.is_some(), services) {
+    if let (true, Some(services)) = (built.is_some(), &services) {
         steps.run("tests", || {
             let mut test = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
             test.args(&options.arguments);
             run_command(test.envs(services.environment.iter().map(|(k, v)| (k, v))))
         });
-        let mut fleets = fleet::of_all_results(&mut steps, &services, "test");
+        let mut fleets = fleet::of_all_results(&mut steps, services, "test");
         contracts::check(&mut steps, &mut fleets);
         // `./dev interop` has the other clients.
         interop::check(&mut steps, &mut fleets, interop::QUICK);
+        steps.run("trace", || trace::check(&services.bootstrap_servers()));
     }
     if built.is_some() && options.demo_runs > 0 {
         steps.run("demo", || demo::run_many(options.demo_runs));
