@@ -3,7 +3,9 @@
 mod dependencies;
 mod fleet;
 mod interrupt;
+mod observed;
 mod packages;
+mod prometheus;
 mod python;
 mod steps;
 mod verbs;
@@ -49,6 +51,8 @@ enum Verb {
     Fuzz(verbs::fuzz::Options),
     /// The gateway under load, under a fuzzer, in a browser
     Gateway(verbs::gateway::Options),
+    /// Runs a fleet before a real Prometheus and asks what dashboard and alerts ask
+    Observe(verbs::observe::Options),
     /// Measures
     Bench(verbs::bench::Options),
 }
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Verb::Trace => verbs::trace::run(),
         Verb::Fuzz(options) => verbs::fuzz::run(&options),
         Verb::Gateway(options) => verbs::gateway::run(&options),
+        Verb::Observe(options) => verbs::observe::run(&options),
         Verb::Bench(options) => verbs::bench::run(&options),
     };
     result.unwrap_or_else(|error| {

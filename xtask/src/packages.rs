@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use xtask::cluster::process;
-use xtask::workspace::dev_dir;
 
 /// Longest time for packages from an index and a first build.
 pub(crate) const INSTALL: Duration = Duration::from_secs(900);

@@ -11,6 +11,7 @@ pub(crate) mod interop;
 pub(crate) mod kafka;
 pub(crate) mod lint;
 pub(crate) mod manifests;
+pub(crate) mod observe;
 pub(crate) mod sbom;
 pub(crate) mod sim;
 pub(crate) mod test;

@@ -1,6 +1,6 @@
 //! Every check of the project. `.ci/run` calls exactly this.
 
-use super::{contracts, demo, interop, lint, manifests, trace};
+use super::{contracts, demo, interop, lint, manifests, observe, trace};
 use crate::fleet;
 use crate::interrupt;
 use crate::steps::{Steps, cargo, run as run_command};
@@ -66,6 +66,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         // `./dev interop` has the other clients.
         interop::check(&mut steps, &mut fleets, interop::QUICK);
         steps.run("trace", || trace::check(&services.bootstrap_servers()));
+        steps.run("prometheus", || {
+            observe::check(&services.bootstrap_servers())
+        });
     }
     if built.is_some() && options.demo_runs > 0 {
         steps.run("demo", || demo::run_many(options.demo_runs));
