@@ -85,7 +85,7 @@ pub async fn run(config: Arc<Config>) -> Result<(), StartError> {
         let (config, stop) = (config.clone(), stop.clone());
         tokio::task::spawn_blocking(move || prepare(&config, &stop))
     };
-    let Some((setup, spans)) = preparing.await.map_err(anyhow::Error::from)?? else {
+    let Some(setup) = preparing.await.map_err(anyhow::Error::from)?? else {
         return Ok(());
     };
     tracing::info!(
@@ -95,6 +95,7 @@ pub async fn run(config: Arc<Config>) -> Result<(), StartError> {
         "worker starts"
     );
     let status = setup.status.clone();
+    let spans = setup.spans.clone();
     if let Some(address) = config.http_listen {
         let status = status.clone();
         tokio::spawn(async move {
@@ -165,10 +166,7 @@ fn connect(config: &Config, bootstrap_servers: &str) -> Result<Connection, Start
 }
 
 /// `None`: told to stop meanwhile.
-fn prepare(
-    config: &Config,
-    stop: &watch::Receiver<bool>,
-) -> Result<Option<(Setup, Option<Arc<Spans>>)>, StartError> {
+fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup>, StartError> {
     let Transport::Kafka {
         bootstrap_servers,
         schema_registry_url,
@@ -210,7 +208,7 @@ fn prepare(
         config.otlp_endpoint.as_deref(),
         &environment(),
     )?;
-    let setup = Setup {
+    Ok(Some(Setup {
         registration: directory(&cluster, &names).then(|| {
             registration::Parts::new(
                 names.workers.clone(),
@@ -220,9 +218,7 @@ fn prepare(
                 config.artifact_dir.clone(),
             )
         }),
-        spans: spans
-            .clone()
-            .map(|spans| Arc::new(JobSpans::new(spans, &names.jobs, &group, &worker_id))),
+        spans: spans.map(|spans| Arc::new(JobSpans::new(spans, &names.jobs, &group, &worker_id))),
         connection: client(&connection, &group, &worker_id),
         transactional_id,
         topics: Topics {
@@ -242,8 +238,7 @@ fn prepare(
         settings,
         drain_timeout: config.drain_timeout,
         status: Arc::new(status(config.pool.as_deref())?),
-    };
-    Ok(Some((setup, spans)))
+    }))
 }
 
 /// Whether there is a worker directory. Jobs need none, so an older fleet goes on without.

@@ -53,6 +53,17 @@ impl JobSpans {
         }
     }
 
+    /// Sends what is left, for at most `limit`.
+    pub fn close(&self, limit: std::time::Duration) {
+        self.spans.close(limit);
+    }
+
+    /// What became of the spans so far.
+    #[must_use]
+    pub fn counts(&self) -> &trace::Counts {
+        self.spans.counts()
+    }
+
     /// A record was decoded: its job gets a span.
     pub fn received(&self, record: &mut Record, now: Millis) {
         let appended = record.raw.timestamp;

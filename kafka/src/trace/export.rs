@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Spans between their makers and the collector: two seconds of a busy worker, some 8 MB.
+/// Spans between their makers and the collector: a second of a busy worker, some 10 MB.
 const QUEUE_MAX: usize = 8_192;
 /// Spans in one request: well below what collectors take (4 MB by default).
 const BATCH_MAX: usize = 512;

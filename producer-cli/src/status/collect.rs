@@ -1,7 +1,7 @@
 //! What the cluster knows about the fleet, gathered for one screen.
 
 use super::{backlog, now_ms};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::settings::Settings;
 use crate::workers::{self, pool_name};
 use guestkit_kafka::directory::{Directory, ListedWorker};
@@ -11,6 +11,10 @@ use guestkit_kafka::reader::Record;
 use guestkit_kafka::{Fault, TopicNames};
 use guestkit_protocol::{Timestamp, headers};
 use std::collections::BTreeMap;
+
+/// Dead letters that are looked at, the newest: each can be a megabyte, and with more of them the exact number
+/// is not what matters.
+const DEAD_LETTERS_MAX: i64 = 1_000;
 
 /// The fleet at one moment.
 #[derive(Debug)]
@@ -249,15 +253,8 @@ fn rate(before: &Positions, at_ms: i64, topic: &str, now: &[Option<i64>]) -> Opt
 
 fn dead_letters(settings: &Settings) -> Outcome<DeadLetters> {
     let topic = &settings.names.dead_letters;
-    let ends = match extents(&settings.connection()?, topic, settings.question()) {
-        Ok(ends) => ends,
-        Err(Fault::Config(message)) => return Err(Failure::usage(message)),
-        Err(fault) => return Err(fault.into()),
-    };
-    // The newest matter: with more than this they are counted as "at least".
-    let share = i64::try_from(backlog::COUNT_MAX).unwrap_or(i64::MAX)
-        / i64::try_from(ends.len().max(1)).unwrap_or(1)
-        / 20;
+    let ends = extents(&settings.connection()?, topic, settings.question())?;
+    let share = DEAD_LETTERS_MAX / i64::try_from(ends.len().max(1)).unwrap_or(1);
     let starts: Vec<i64> = ends
         .iter()
         .map(|extent| extent.start.max(extent.end.saturating_sub(share.max(1))))
