@@ -42,7 +42,7 @@ impl Browser {
             "--disable-sync",
             "--disable-dev-shm-usage",
             "--hide-scrollbars",
-            "--window-size=1180,1000",
+            "--window-size=1180,1360",
             &profile,
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {

@@ -5,7 +5,7 @@
 //! them reads the topics.
 
 use crate::gateway::highlights::{Highlights, shorten};
-use guestkit_protocol::{JobEnvelope, JobProgress, JobResult, JobStatus, PayloadHash};
+use guestkit_protocol::{JobEnvelope, JobProgress, JobResult, JobStatus, PayloadHash, error_code};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -41,6 +41,14 @@ pub(crate) struct Ending {
     pub(crate) at_ms: i64,
 }
 
+impl Ending {
+    /// Whether the fleet said that the key belongs to another payload.
+    fn lost_its_key(&self) -> bool {
+        let code = self.error.as_ref().map(|(code, _)| code.as_str());
+        code == Some(error_code::IDEMPOTENCY_CONFLICT)
+    }
+}
+
 /// What is known of a job.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Entry {
@@ -73,7 +81,7 @@ impl Entry {
         });
         ENTRY_COST
             + text(&self.operation)
-            + text(&self.key)
+            + text(&self.key) * 2
             + text(&self.title)
             + self.progress.len() * PROGRESS_COST
             + ending
@@ -150,7 +158,10 @@ impl Index {
             }
             entry.submitted_ms.get_or_insert(at_ms);
         });
-        if let Some(id) = id {
+        let claims = |entry: &Entry| !entry.ending.as_ref().is_some_and(Ending::lost_its_key);
+        if let Some(id) = id
+            && self.entries.get(&id).is_some_and(claims)
+        {
             self.keys.entry(key).or_insert(id);
         }
     }
@@ -199,6 +210,14 @@ impl Index {
                 at_ms,
             });
         });
+        // The key is another job's, one that was here before this memory begins.
+        if let Some(entry) = self.entries.get(&*result.job_id)
+            && entry.ending.as_ref().is_some_and(Ending::lost_its_key)
+            && let Some(key) = &entry.key
+            && self.keys.get(key).is_some_and(|id| **id == *result.job_id)
+        {
+            self.keys.remove(key);
+        }
     }
 
     /// Changes an entry, made where there is none, and keeps the bounds. `None`: it was forgotten at once.
@@ -330,6 +349,27 @@ mod tests {
         assert_eq!(index.of_key("k"), Some(("job-00001", hash)));
         let newest: Vec<_> = index.newest().map(|(id, _)| id).collect();
         assert_eq!(newest, ["job-00002", "job-00001"]);
+    }
+
+    #[test]
+    fn a_conflict_does_not_hold_its_key() {
+        use guestkit_protocol::JobError;
+        let refused = |id: &str| {
+            let error = JobError::new(error_code::IDEMPOTENCY_CONFLICT, "taken");
+            JobResult::failed(id, Timestamp::default(), error)
+        };
+        // The first job of the key is older than this memory.
+        for result_first in [false, true] {
+            let mut index = Index::new(10, 1 << 20);
+            let (job, hash) = job("job-00002", "k", 2);
+            if result_first {
+                index.result(&refused("job-00002"), "{}".to_owned(), PLACE, 2);
+            }
+            index.job(&job, hash, 1);
+            assert_eq!(index.of_key("k").is_none(), result_first);
+            index.result(&refused("job-00002"), "{}".to_owned(), PLACE, 2);
+            assert_eq!(index.of_key("k"), None);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! **A 202 means that the brokers have it**: the answer waits for the acknowledgement of all in-sync replicas.
 
 mod board;
+mod bodies;
 mod dead_letters;
 mod events;
 mod follow;
@@ -44,6 +45,7 @@ use crate::failure::{Failure, Outcome};
 use crate::publish::{framing, record};
 use crate::settings::Settings;
 use board::Board;
+use bodies::Bodies;
 use dead_letters::{DeadLetter, DeadLetters, LETTERS_MAX};
 use follow::{Pulse, document};
 use guestkit_kafka::TopicNames;
@@ -80,6 +82,7 @@ pub(crate) struct Gateway {
     slots: u32,
     framing: Framing,
     body_limit: usize,
+    bodies: Bodies,
     board: Arc<Board>,
     letters: Arc<DeadLetters>,
     workers: Arc<Directory>,
@@ -259,6 +262,7 @@ impl Gateway {
             slots,
             framing: framing::<JobEnvelope>(settings, options.framing, &names.jobs)?,
             body_limit: options.body_limit,
+            bodies: Bodies::new(),
             board,
             letters,
             workers,

@@ -29,6 +29,8 @@ use std::time::Duration;
 
 /// How long a body may take: a megabyte at the speed of a bad mobile connection.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// The longest header that holds a key: all of it in quotes and escaped.
+const KEY_HEADER_MAX: usize = 2 * guestkit_protocol::IDEMPOTENCY_KEY_MAX + 2;
 /// Items of a list when nothing else is said.
 const LIST_DEFAULT: usize = 50;
 /// The most items of a list.
@@ -154,6 +156,8 @@ async fn submit(
     offer(request.headers(), "application/json")?;
     is_json(request.headers())?;
     let header = idempotency_header(request.headers())?;
+    let size = declared_size(request.headers(), gateway.body_limit)?;
+    let _room = gateway.bodies.claim(size).await?;
     let body = read_body(request.into_body(), gateway.body_limit).await?;
     let submission = submission::read(
         &body,
@@ -200,9 +204,35 @@ fn idempotency_header(headers: &HeaderMap) -> Result<Option<String>, Box<Problem
     if values.next().is_some() {
         return Err(Problem::field("Idempotency-Key", "it comes twice"));
     }
-    let text = std::str::from_utf8(value.as_bytes())
-        .map_err(|_| Problem::field("Idempotency-Key", "it is not UTF-8"))?;
+    let text = value
+        .to_str()
+        .ok()
+        .filter(|text| text.len() <= KEY_HEADER_MAX);
+    let text = text.ok_or_else(|| {
+        Problem::field(
+            "Idempotency-Key",
+            "it is not 1 to 512 printable ASCII characters; others go into the body",
+        )
+    })?;
     Ok(Some(text.to_owned()))
+}
+
+/// How much of a body may come: what the client says, else the limit.
+fn declared_size(headers: &HeaderMap, limit: usize) -> Result<usize, Box<Problem>> {
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    match declared {
+        Some(size) if size > limit => Err(body_too_large(limit)),
+        Some(size) => Ok(size),
+        None => Ok(limit),
+    }
+}
+
+fn body_too_large(limit: usize) -> Box<Problem> {
+    Problem::too_large(format!(
+        "at most {limit} bytes are read; keep large data in a file"
+    ))
 }
 
 async fn read_body(body: Body, limit: usize) -> Result<Bytes, Box<Problem>> {
@@ -210,9 +240,7 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, Box<Problem>> {
     match tokio::time::timeout(BODY_TIME_MAX, whole).await {
         Err(_) => Err(Problem::too_slow()),
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(format!(
-            "at most {limit} bytes are read; keep large data in a file"
-        ))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(body_too_large(limit)),
         Ok(Err(error)) => Err(Problem::field("body", error.to_string())),
     }
 }

@@ -1,6 +1,6 @@
 //! A request's body becomes a job: the short form is filled up, keys and ids are set, rules are checked.
 
-use crate::gateway::job_ids::job_id;
+use crate::gateway::job_ids::{GatewayId, job_id};
 use crate::gateway::problem::{FieldProblem, Problem};
 use crate::gateway::tenants::Caller;
 use guestkit_kafka::nearest;
@@ -143,10 +143,17 @@ fn finish(
     let payload = job
         .payload_hash()
         .map_err(|fault| Problem::field("payload.data", fault.to_string()))?;
+    let slot = slot_of(&key, context.slots);
+    let own = job_id(context.caller.name(), &key, &payload, slot);
     if !has_id || *context.caller != Caller::Anyone {
         // With tokens an id must not be the client's choice: it decides who may ask for it.
-        let slot = slot_of(&key, context.slots);
-        job.job_id = job_id(context.caller.name(), &key, &payload, slot);
+        job.job_id = own;
+    } else if job.job_id != own && GatewayId::parse(&job.job_id).is_some() {
+        // It would be looked for in the slot that it names.
+        return Err(Problem::field(
+            "job_id",
+            "it looks like one that a gateway gives, and is not that of this request; leave it out",
+        ));
     }
     job.execution.idempotency_key = Some(key);
     if let Caller::Tenant(name) = context.caller {
@@ -390,6 +397,22 @@ mod tests {
         assert!(found.job.job_id.starts_with("gw-"));
         let subject = found.job.audit.authorization.unwrap().subject;
         assert_eq!(subject.as_deref(), Some("acme"));
+    }
+
+    #[test]
+    fn ids_of_gateways_are_not_for_others() {
+        let body = |id: &str, data: u32| {
+            format!(
+                r#"{{"operation":"a.b","payload":{data},"idempotency_key":"k","job_id":"{id}"}}"#
+            )
+        };
+        let id = open(r#"{"operation":"a.b","payload":1,"idempotency_key":"k"}"#)
+            .unwrap()
+            .job
+            .job_id;
+        assert_eq!(open(&body(&id, 1)).unwrap().job.job_id, id);
+        let problem = open(&body(&id, 2)).unwrap_err();
+        assert_eq!(problem.field_names(), ["job_id"]);
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! The worker directory: the newest advertisement of each worker.
 
-use guestkit_protocol::{DEFAULT_POOL, Timestamp, WorkerAdvertisement, WorkerState};
+use guestkit_kafka::directory::ListedWorker;
+use guestkit_protocol::{Timestamp, WorkerAdvertisement, WorkerState};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Workers that are kept: far beyond any group that Kafka would balance.
 const WORKERS_MAX: usize = 10_000;
-/// Without a heartbeat for so long a worker is offline: the lease of what it runs is over too.
-const OFFLINE_AFTER_MS: i64 = 30_000;
 /// A worker that is offline for so long is of no interest any more.
-const FORGOTTEN_AFTER_MS: i64 = 24 * 3600 * 1000;
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A worker as clients see it.
 #[derive(Debug, Clone, Serialize)]
@@ -54,31 +54,25 @@ impl Directory {
     /// All workers as they are at `now`.
     pub(crate) fn list(&self, now: Timestamp) -> Vec<WorkerView> {
         let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = workers
+        workers
             .values()
-            .filter(|(_, last_seen)| now.millis_since(*last_seen) < FORGOTTEN_AFTER_MS);
-        recent
-            .map(|(worker, last_seen)| view(worker.clone(), *last_seen, now))
+            .map(|(worker, last_seen)| ListedWorker::judge(worker.clone(), *last_seen, now))
+            .filter(|worker| worker.is_alive() || worker.age(now) < FORGOTTEN_AFTER)
+            .map(view)
             .collect()
     }
 }
 
-fn view(worker: WorkerAdvertisement, last_seen: Timestamp, now: Timestamp) -> WorkerView {
-    let is_silent = now.millis_since(last_seen) > OFFLINE_AFTER_MS;
+fn view(listed: ListedWorker) -> WorkerView {
+    let pool = listed.pool().to_owned();
+    let worker = listed.advertisement;
     WorkerView {
         worker_id: worker.worker_id,
-        state: if is_silent {
-            WorkerState::Offline
-        } else {
-            worker.status.state
-        },
-        last_seen,
+        state: listed.state,
+        last_seen: listed.last_seen,
         version: worker.version,
         hostname: worker.hostname,
-        pool: worker
-            .configuration
-            .worker_pool
-            .unwrap_or_else(|| DEFAULT_POOL.to_owned()),
+        pool,
         current_jobs: worker.status.current_jobs,
         max_concurrent_jobs: worker.resources.max_concurrent_jobs,
         operations: worker.capabilities.operations,

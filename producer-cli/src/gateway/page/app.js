@@ -91,7 +91,9 @@ function jobRow(job) {
   const row = element("tr");
   const id = element("th");
   id.scope = "row";
-  id.append(element("code", job.job_id));
+  const name = element("code", job.job_id);
+  name.title = job.job_id;
+  id.append(name);
   const what = element("td", job.operation || "");
   if (job.title) what.append(element("small", job.title));
   const time = element("td");

@@ -144,3 +144,66 @@ fn a_gateway_that_is_told_to_end_ends_its_streams_and_itself() {
         assert!(start.elapsed() < Duration::from_secs(15));
     });
 }
+
+#[test]
+fn the_openapi_document_says_what_is_there() {
+    block_on(async {
+        let stand = Stand::new("openapi", 1);
+        let gateway = stand.gateway(&[]).await;
+        let (_, accepted) = gateway.post(&echo("k", json!(1))).await;
+        let id = accepted["job_id"].as_str().unwrap();
+        let (_, document) = gateway.json("/openapi.json").await;
+        let mut found = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let path = path.replace("{job_id}", id);
+            // What is described is served, with a status and a media type that are described.
+            for (method, operation) in item.as_object().unwrap() {
+                found.push(format!("{method} {path}").replace(id, "ID"));
+                let method = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                let mut request = gateway
+                    .client
+                    .request(method.clone(), format!("{}{path}", gateway.url));
+                if method == "POST" {
+                    request = request.json(&echo("k", json!(1)));
+                }
+                // Only the head: an event stream goes on.
+                let answer = request.send().await.unwrap();
+                let described = &operation["responses"][answer.status().as_str()];
+                assert!(
+                    described.is_object(),
+                    "{method} {path}: {}",
+                    answer.status()
+                );
+                assert!(
+                    answer.status().is_success(),
+                    "{method} {path}: {}",
+                    answer.status()
+                );
+                let media_type = answer.headers()["content-type"].to_str().unwrap();
+                let media_type = media_type.split(';').next().unwrap();
+                let content = described["content"].as_object().unwrap();
+                assert!(
+                    content.contains_key(media_type),
+                    "{method} {path}: {media_type}"
+                );
+            }
+        }
+        // And nothing is served that is not described: the page and the alias apart, this is all there is.
+        let all = [
+            "get /healthz",
+            "get /metrics",
+            "get /openapi.json",
+            "get /readyz",
+            "get /v1/dead-letters",
+            "get /v1/jobs",
+            "post /v1/jobs",
+            "get /v1/jobs/ID",
+            "get /v1/jobs/ID/events",
+            "get /v1/workers",
+        ];
+        found.sort();
+        let mut all = all.map(str::to_owned);
+        all.sort();
+        assert_eq!(found, all);
+    });
+}
