@@ -135,6 +135,32 @@ impl Fleet {
         self.results
     }
 
+    /// First part of its topics' names.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// `HOST:PORT,…`
+    pub(crate) fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// The root of Confluent's API; empty without a registry.
+    pub(crate) fn registry_url(&self) -> &str {
+        self.registry.as_deref().unwrap_or_default()
+    }
+
+    /// The root of the registry's own API.
+    pub(crate) fn apicurio_url(&self) -> String {
+        self.registry_url()
+            .replace("/apis/ccompat/v7", "/apis/registry/v2")
+    }
+
+    /// `guestkit-jobs`, connected.
+    pub(crate) fn jobs(&self) -> Result<Command> {
+        jobs_command(&self.servers, self.registry.as_deref(), &self.prefix)
+    }
+
     /// What a program finds the fleet by.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = vec![

@@ -35,6 +35,8 @@ enum Verb {
     Interop(verbs::interop::Options),
     /// Holds the documents, the records of a run and the AsyncAPI description against each other
     Contracts,
+    /// Results go to other systems: Kafka Connect and SQL engines read them
+    Sinks(verbs::sinks::Options),
     /// The checks that run nothing: format, clippy, documentation, dependencies
     Lint,
     /// Simulates the worker under faults, one run a seed
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Manifests(options) => verbs::manifests::run(&options),
         Verb::Interop(options) => verbs::interop::run(&options),
         Verb::Contracts => verbs::contracts::run(),
+        Verb::Sinks(options) => verbs::sinks::run(&options),
         Verb::Lint => verbs::lint::run(),
         Verb::Sim(options) => verbs::sim::run(&options),
         Verb::Corpus => verbs::corpus::run(),

@@ -14,5 +14,6 @@ pub(crate) mod manifests;
 pub(crate) mod observe;
 pub(crate) mod sbom;
 pub(crate) mod sim;
+pub(crate) mod sinks;
 pub(crate) mod test;
 pub(crate) mod trace;
