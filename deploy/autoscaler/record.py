@@ -1,9 +1,9 @@
-"""A real run under the simulated autoscaler, recorded: real Kafka, real workers as pods, the chart's own settings.
+"""`./dev operations record`: a real run under the simulated autoscaler: real Kafka, workers as pods, the chart's settings.
 
-    record.py BOOTSTRAP WORKER JOBS OUTPUT      WORKER and JOBS: guestkit-worker, guestkit-jobs; half an hour
+record.py BOOTSTRAP WORKER JOBS OUTPUT      programs guestkit-worker and guestkit-jobs; half an hour
 
 The autoscaler's decisions are carried out: a pod is a worker process, taken away by SIGTERM with the drain time of
-the chart. Needs confluent-kafka beside what `./dev manifests` installs.
+the chart.
 """
 
 import datetime

@@ -37,6 +37,8 @@ enum Verb {
     Contracts,
     /// Results go to other systems: Kafka Connect and SQL engines read them
     Sinks(verbs::sinks::Options),
+    /// Recovery procedures and scaling of the operations guide, on a real Kafka
+    Operations(verbs::operations::Options),
     /// The checks that run nothing: format, clippy, documentation, dependencies
     Lint,
     /// Simulates the worker under faults, one run a seed
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Interop(options) => verbs::interop::run(&options),
         Verb::Contracts => verbs::contracts::run(),
         Verb::Sinks(options) => verbs::sinks::run(&options),
+        Verb::Operations(options) => verbs::operations::run(&options),
         Verb::Lint => verbs::lint::run(),
         Verb::Sim(options) => verbs::sim::run(&options),
         Verb::Corpus => verbs::corpus::run(),

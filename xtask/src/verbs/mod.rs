@@ -12,6 +12,7 @@ pub(crate) mod kafka;
 pub(crate) mod lint;
 pub(crate) mod manifests;
 pub(crate) mod observe;
+pub(crate) mod operations;
 pub(crate) mod sbom;
 pub(crate) mod sim;
 pub(crate) mod sinks;
