@@ -57,7 +57,22 @@ pub(crate) fn text(with_tokens: bool) -> serde_json::Result<String> {
         point_here(&mut schema);
         document["components"]["schemas"][*name] = schema;
     }
+    submitted(&mut document["components"]["schemas"]);
     serde_json::to_string(&document)
+}
+
+/// The envelope as it may be sent: what the gateway fills in may be missing.
+fn submitted(schemas: &mut Value) {
+    let mut schema = schemas["JobEnvelope"].take();
+    schema["required"] = json!(["version", "operation", "payload"]);
+    for name in ["job_id", "created_at", "kind"] {
+        let property = schema["properties"][name].take();
+        schema["properties"][name] = json!({"anyOf": [{"type": "null"}, property]});
+    }
+    if let Some(schemas) = schemas.as_object_mut() {
+        schemas.remove("JobEnvelope");
+        schemas.insert("SubmittedJob".to_owned(), schema);
+    }
 }
 
 /// `#/$defs/X` of a schema of its own is `#/components/schemas/X` here.

@@ -205,11 +205,14 @@ fn fill(members: &mut BTreeMap<String, Box<RawValue>>, now: Timestamp) -> Result
                 payload.get()
             ))?
         };
+        members.insert(
+            "version".to_owned(),
+            text_value(guestkit_protocol::VERSION)?,
+        );
         members.insert("operation".to_owned(), text_value(&operation)?);
         members.insert("payload".to_owned(), payload);
     }
     for (name, value) in [
-        ("version", guestkit_protocol::VERSION.to_owned()),
         ("kind", guestkit_protocol::KIND.to_owned()),
         ("created_at", now.to_string()),
         ("job_id", NO_ID.to_owned()),
@@ -462,6 +465,10 @@ mod tests {
                 "routing.worker_pool",
             ),
             (r#"{"version":"1.0"}"#, "operation"),
+            (
+                r#"{"version":null,"operation":"a.b","payload":{"type":"a.b.v1","data":1}}"#,
+                "version",
+            ),
             (
                 r#"{"version":"1.0","operation":"a.b","payload":{"type":"a.b.v1"}}"#,
                 "payload.data",

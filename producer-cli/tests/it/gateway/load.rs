@@ -134,7 +134,7 @@ impl Client {
 
 /// Runs the load and checks the results topic.
 pub(crate) async fn run(stand: &Stand, load: Load) -> Report {
-    let mut workers = vec![stand.worker("load-0", &[]), stand.worker("load-1", &[])];
+    let mut workers = [stand.worker("load-0", &[]), stand.worker("load-1", &[])];
     let gateways = [stand.gateway(&[]).await, stand.gateway(&[]).await];
     let client = Arc::new(Client {
         http: reqwest::Client::builder()
