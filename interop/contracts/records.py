@@ -253,7 +253,7 @@ def main():
 
     results = committed(f"{PREFIX}.results", len(jobs) + 1, SETTLE_SECONDS)
     letters = committed(f"{PREFIX}.dead-letters", len(invalid) + 1)
-    progress = committed(f"{PREFIX}.progress", 1)
+    progress = committed(f"{PREFIX}.progress", 1, SETTLE_SECONDS)
 
     events = Events(started)
     check_results([events.check(record, "job_result", decoder) for record in results], jobs, invalid)
