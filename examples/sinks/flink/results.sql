@@ -2,6 +2,7 @@
 --
 -- Columns are fields of schemas/avro/job_result.avsc by name; those that are not wanted may be left out, as
 -- `extensions` is here. Times are UTC. A nullable record is a nullable ROW. Test `status`, not which record is there.
+-- The query ends at what is there when it starts; without scan.bounded.mode it goes on.
 -- {kafka}, {registry} and {prefix} stand for HOST:PORT, the root of Confluent's API and the prefix of the topics.
 
 CREATE TABLE guestkit_results (

@@ -90,9 +90,9 @@ fn an_incompatible_change_is_refused_by_the_name_of_its_field() {
         (&required, "execution.retries"),
         (&retyped, "execution.idempotency_key"),
     ] {
-        let fault = registry.register(&subject.name, schema).unwrap_err();
-        let Fault::Config(text) = fault else {
-            panic!("{fault}")
+        let text = match registry.register(&subject.name, schema).unwrap_err() {
+            Fault::Config(text) => text,
+            other => panic!("{other}"),
         };
         assert!(text.contains(name) && text.contains("version 1"), "{text}");
         assert_eq!(registry.resolve(&subject.name, schema).unwrap(), None);
