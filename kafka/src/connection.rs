@@ -6,6 +6,7 @@
 use crate::fault::Fault;
 use crate::nearest::nearest;
 use crate::properties::KNOWN;
+use crate::secret::{REDACTED, without_userinfo};
 use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
 use std::io;
@@ -73,10 +74,11 @@ const OWNED: &[(&str, &str)] = &[
     ("default_topic_conf", "set topic properties directly"),
 ];
 
-/// Variables that have the prefix by accident: of container images, and what Kubernetes sets for a service
-/// whose name is `kafka`.
+/// Variables that have the prefix by accident: of container images, and what Kubernetes sets in every pod for
+/// each service of the namespace whose name begins with `kafka`, such as `kafka-bootstrap`. No property of
+/// librdkafka has the word `port` or `service.host`.
 fn is_foreign(rest: &str) -> bool {
-    matches!(
+    let of_image = matches!(
         rest,
         "HOME"
             | "VERSION"
@@ -85,11 +87,10 @@ fn is_foreign(rest: &str) -> bool {
             | "LOG4J_OPTS"
             | "JMX_OPTS"
             | "GC_LOG_OPTS"
-            | "SERVICE_HOST"
-            | "PORT"
             | "CLUSTER_ID"
-    ) || rest.starts_with("SERVICE_PORT")
-        || rest.starts_with("PORT_")
+    );
+    let words: Vec<&str> = rest.split('_').collect();
+    of_image || words.contains(&"PORT") || words.ends_with(&["SERVICE", "HOST"])
 }
 
 /// How to reach the cluster; every property is known to librdkafka and none is ours.
@@ -205,8 +206,12 @@ impl Connection {
     /// What was set, secrets replaced, for printing.
     pub fn redacted(&self) -> Properties {
         let shown = self.properties.iter().map(|(name, value)| {
-            let value = if is_secret(name) { "[redacted]" } else { value };
-            (name.clone(), value.to_owned())
+            let value = if is_secret(name) {
+                REDACTED.to_owned()
+            } else {
+                without_userinfo(value)
+            };
+            (name.clone(), value)
         });
         std::iter::once((
             "bootstrap.servers".to_owned(),
@@ -356,6 +361,13 @@ mod tests {
             !printed.contains("hush") && printed.contains("\"me\""),
             "{printed}"
         );
+        let endpoint = "https://id:hush@issuer/token";
+        let connection = connect(&[("sasl.oauthbearer.token.endpoint.url", endpoint)], &[]);
+        let printed = format!("{:?}", connection.unwrap());
+        assert!(
+            !printed.contains("hush") && printed.contains("issuer/token"),
+            "{printed}"
+        );
         let missing = connect(&[], &[("KAFKA_SASL_PASSWORD_FILE", "/nowhere")]).unwrap_err();
         assert!(
             missing.to_string().contains("KAFKA_SASL_PASSWORD_FILE"),
@@ -397,6 +409,11 @@ mod tests {
             &[
                 ("KAFKA_SERVICE_HOST", "10.0.0.1"),
                 ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
+                ("KAFKA_PORT", "tcp://10.0.0.1:9092"),
+                // Strimzi's service of a cluster that is called kafka.
+                ("KAFKA_KAFKA_BOOTSTRAP_SERVICE_HOST", "10.0.0.1"),
+                ("KAFKA_KAFKA_BOOTSTRAP_SERVICE_PORT_TCP_TLS", "9093"),
+                ("KAFKA_KAFKA_BOOTSTRAP_PORT_9093_TCP", "tcp://10.0.0.1:9093"),
                 ("KAFKA_HEAP_OPTS", "-Xmx1g"),
                 ("KAFKA_BOOTSTRAP_SERVERS", "b:1"),
             ],
@@ -416,7 +433,13 @@ mod tests {
     }
 
     #[test]
-    fn the_known_names_are_sorted() {
+    fn the_known_names_are_sorted_and_none_looks_like_a_variable_of_others() {
         assert!(KNOWN.is_sorted() && KNOWN.len() > 150);
+        for name in KNOWN {
+            assert!(
+                !is_foreign(&name.to_uppercase().replace('.', "_")),
+                "{name}"
+            );
+        }
     }
 }

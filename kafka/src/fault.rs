@@ -1,5 +1,6 @@
 //! What can go wrong between us and the cluster, by what the caller can do about it.
 
+use crate::acls::{Permission, Resource};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// A failure, by what the caller can do.
@@ -13,7 +14,15 @@ pub enum Fault {
         /// Why not.
         reason: String,
     },
-    /// The cluster or registry knows us and says no: credentials or access rules.
+    /// The other side does not believe who we are, or we do not believe who it is: credentials, certificates.
+    #[error("cannot {what}: {reason}")]
+    Unauthenticated {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The cluster or registry knows us and says no: access rules.
     #[error("cannot {what}: not allowed: {reason}")]
     Denied {
         /// What was tried.
@@ -49,6 +58,20 @@ impl Fault {
         }
     }
 
+    /// Sorts an error of a call that needs permissions: one that is missing is named.
+    pub fn of_call(what: impl Into<String>, error: &KafkaError, needs: &[Permission]) -> Self {
+        match error
+            .rdkafka_error_code()
+            .and_then(|code| missing(code, needs))
+        {
+            Some(permission) => Self::Denied {
+                what: what.into(),
+                reason: permission.to_string(),
+            },
+            None => Self::of(what, error),
+        }
+    }
+
     /// Sorts an error of librdkafka.
     pub fn of(what: impl Into<String>, error: &KafkaError) -> Self {
         let what = what.into();
@@ -76,13 +99,16 @@ impl Fault {
             | Code::BrokerNotAvailable
             | Code::LeaderNotAvailable
             | Code::CoordinatorNotAvailable => Self::unreachable(what, code),
-            Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::TopicAuthorizationFailed
+            Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL => {
+                Self::Unauthenticated {
+                    what,
+                    reason: code.to_string(),
+                }
+            }
+            Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
-            | Code::TransactionalIdAuthorizationFailed
-            | Code::SSL => Self::Denied {
+            | Code::TransactionalIdAuthorizationFailed => Self::Denied {
                 what,
                 reason: code.to_string(),
             },
@@ -96,9 +122,21 @@ impl Fault {
     }
 }
 
+/// Which of the permissions that a call needs an answer says is missing.
+pub fn missing(code: Code, needs: &[Permission]) -> Option<&Permission> {
+    let resource = match code {
+        Code::TopicAuthorizationFailed => Resource::Topic,
+        Code::GroupAuthorizationFailed => Resource::Group,
+        Code::TransactionalIdAuthorizationFailed => Resource::TransactionalId,
+        _ => return None,
+    };
+    needs.iter().find(|need| need.resource == resource)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acls::Operation;
 
     #[test]
     fn errors_are_sorted_by_what_to_do() {
@@ -106,11 +144,32 @@ mod tests {
         assert!(fault(Code::BrokerTransportFailure).is_unreachable());
         assert!(matches!(
             fault(Code::SaslAuthenticationFailed),
-            Fault::Denied { .. }
+            Fault::Unauthenticated { .. }
         ));
         assert!(matches!(
             fault(Code::UnknownTopicOrPartition),
             Fault::Other { .. }
         ));
+    }
+
+    #[test]
+    fn a_missing_permission_is_named() {
+        let needs = [
+            Permission::topic(Operation::Write, "vm.results"),
+            Permission::group(Operation::Read, "workers"),
+        ];
+        let fault = |code| Fault::of_call("x", &KafkaError::MessageProduction(code), &needs);
+        for (code, words) in [
+            (Code::TopicAuthorizationFailed, "WRITE on topic vm.results"),
+            (Code::GroupAuthorizationFailed, "READ on group workers"),
+        ] {
+            let text = fault(code).to_string();
+            assert!(text.contains(words), "{text}");
+        }
+        assert!(matches!(
+            fault(Code::TransactionalIdAuthorizationFailed),
+            Fault::Denied { .. }
+        ));
+        assert!(fault(Code::RequestTimedOut).is_unreachable());
     }
 }

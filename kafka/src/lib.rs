@@ -4,6 +4,7 @@
 
 #![deny(missing_docs)]
 
+pub mod acls;
 mod clock;
 pub mod connection;
 pub mod directory;
@@ -16,11 +17,16 @@ mod properties;
 pub mod reader;
 pub mod registry;
 pub mod scan;
+mod registry_access;
+mod secret;
 pub mod topics;
 pub mod trace;
 mod wait;
 
+pub use acls::Permission;
 pub use connection::{Connection, Properties};
-pub use fault::Fault;
+pub use fault::{Fault, missing};
 pub use nearest::nearest;
+pub use registry_access::RegistryAccess;
+pub use secret::{REDACTED, Secret, without_userinfo};
 pub use topics::TopicNames;

@@ -1,5 +1,7 @@
 //! Questions to the cluster: partition counts, ends, a group's committed offsets.
 
+use crate::acls::{Operation, Permission};
+use crate::clock::Moment;
 use crate::connection::Connection;
 use crate::fault::Fault;
 use rdkafka::client::ClientContext;
@@ -9,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Sends librdkafka's log to `tracing`: its errors are warnings here, since it goes on by itself.
@@ -34,12 +37,79 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
-pub(crate) type QuietConsumer = BaseConsumer<Quiet>;
+/// [`Quiet`], and it remembers why a broker did not let us in: calls only tell that they ran out of time.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    refused: Mutex<Option<String>>,
+}
+
+impl Watched {
+    fn refusal(&self) -> Option<String> {
+        self.refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl ClientContext for Watched {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL)
+        ) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+        ClientContext::error(&Quiet, error, reason);
+    }
+}
+
+impl ConsumerContext for Watched {}
+
+pub(crate) type QuietConsumer = BaseConsumer<Watched>;
 
 pub(crate) fn consumer(config: &ClientConfig) -> Result<QuietConsumer, Fault> {
     config
-        .create_with_context(Quiet)
+        .create_with_context(Watched::default())
         .map_err(|error| Fault::of("create a consumer", &error))
+}
+
+/// First wait for an answer before we look whether we are let in at all; it doubles.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// Asks for metadata. A broker that does not let us in is noticed long before the time is up.
+fn fetch(
+    consumer: &QuietConsumer,
+    topic: Option<&str>,
+    timeout: Duration,
+    what: &dyn Fn() -> String,
+) -> Result<rdkafka::metadata::Metadata, Fault> {
+    let deadline = Moment::now().after(timeout);
+    let mut wait = FIRST_WAIT;
+    loop {
+        // Nothing is assigned: this serves errors and logs, and fetches a token where one is needed.
+        let served = consumer.poll(Duration::ZERO);
+        drop(served);
+        let left = deadline.since(Moment::now()).unwrap_or_default();
+        let error = match consumer.fetch_metadata(topic, wait.min(left)) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => error,
+        };
+        while consumer.poll(Duration::ZERO).is_some() {}
+        let fault = Fault::of(what(), &error);
+        if let Some(reason) = consumer.context().refusal() {
+            let what = what();
+            return Err(Fault::Unauthenticated { what, reason });
+        }
+        if !fault.is_unreachable() || deadline.since(Moment::now()).is_none() {
+            return Err(fault);
+        }
+        wait = wait.saturating_mul(2);
+    }
 }
 
 /// What the cluster knows about topics.
@@ -57,9 +127,8 @@ pub struct Cluster {
 /// See [`Fault`].
 pub fn cluster(connection: &Connection, timeout: Duration) -> Result<Cluster, Fault> {
     let what = || format!("ask {} for its topics", connection.bootstrap_servers());
-    let metadata = consumer(&connection.client_config())?
-        .fetch_metadata(None, timeout)
-        .map_err(|error| Fault::of(what(), &error))?;
+    let consumer = consumer(&connection.client_config())?;
+    let metadata = fetch(&consumer, None, timeout, &what)?;
     let topics = metadata
         .topics()
         .iter()
@@ -75,17 +144,56 @@ pub fn cluster(connection: &Connection, timeout: Duration) -> Result<Cluster, Fa
     })
 }
 
+/// The same, and what we may not even see of the topics of `wanted` is told from what does not exist.
+///
+/// # Errors
+/// See [`Fault`]; [`Fault::Denied`] names the permission of `wanted` that is missing.
+pub fn cluster_seen(
+    connection: &Connection,
+    wanted: &[Permission],
+    timeout: Duration,
+) -> Result<Cluster, Fault> {
+    let found = cluster(connection, timeout)?;
+    let unseen: Vec<&Permission> = wanted
+        .iter()
+        .filter(|need| !found.topics.contains_key(&need.name))
+        .collect();
+    if !unseen.is_empty() {
+        let consumer = consumer(&connection.client_config())?;
+        for need in unseen {
+            // A question by name is refused where one for all leaves the topic out.
+            partitions(&consumer, need, timeout)?;
+        }
+    }
+    Ok(found)
+}
+
+/// The same, and all topics of `wanted` must be there.
+///
+/// # Errors
+/// See [`cluster_seen`]; [`Fault::Config`] when a topic does not exist.
+pub fn cluster_with(
+    connection: &Connection,
+    wanted: &[Permission],
+    timeout: Duration,
+) -> Result<Cluster, Fault> {
+    let found = cluster_seen(connection, wanted, timeout)?;
+    for need in wanted {
+        found.partitions(&need.name)?;
+    }
+    Ok(found)
+}
+
 impl Cluster {
     /// A topic's partition count.
     ///
     /// # Errors
     /// [`Fault::Config`] when it does not exist.
     pub fn partitions(&self, topic: &str) -> Result<u32, Fault> {
-        self.topics.get(topic).copied().ok_or_else(|| {
-            Fault::Config(format!(
-                "topic {topic} does not exist: run `guestkit-jobs topics create`"
-            ))
-        })
+        self.topics
+            .get(topic)
+            .copied()
+            .ok_or_else(|| missing_topic(topic))
     }
 }
 
@@ -110,32 +218,22 @@ pub fn extents(
     let mut config = connection.client_config();
     config.set("isolation.level", "read_committed");
     let consumer = consumer(&config)?;
-    extents_with(&consumer, topic, timeout)
+    let need = Permission::topic(Operation::Describe, topic);
+    extents_with(&consumer, need, timeout)
 }
 
+/// `need` names the topic, and what its user is about to do to it.
 pub(crate) fn extents_with(
     consumer: &QuietConsumer,
-    topic: &str,
+    need: Permission,
     timeout: Duration,
 ) -> Result<Vec<Extent>, Fault> {
+    let count = partitions(consumer, &need, timeout)?;
+    let needs = [need];
+    let [Permission { name: topic, .. }] = &needs;
     let what = || format!("ask for the ends of {topic}");
-    let metadata = consumer
-        .fetch_metadata(Some(topic), timeout)
-        .map_err(|error| Fault::of(what(), &error))?;
-    let found = metadata.topics().iter().find(|t| t.name() == topic);
-    if let Some(code) = found.and_then(|topic| topic.error())
-        && !matches!(
-            Code::from(code),
-            Code::UnknownTopicOrPartition | Code::UnknownTopic
-        )
-    {
-        return Err(Fault::of_code(what(), code.into()));
-    }
-    let count = found.map_or(0, |topic| topic.partitions().len());
     if count == 0 {
-        return Err(Fault::Config(format!(
-            "topic {topic} does not exist: run `guestkit-jobs topics create`"
-        )));
+        return Err(missing_topic(topic));
     }
     (0..count)
         .map(|partition| {
@@ -143,9 +241,40 @@ pub(crate) fn extents_with(
             consumer
                 .fetch_watermarks(topic, partition, timeout)
                 .map(|(start, end)| Extent { start, end })
-                .map_err(|error| Fault::of(what(), &error))
+                .map_err(|error| Fault::of_call(what(), &error, &needs))
         })
         .collect()
+}
+
+/// How many partitions a topic has, asked by its name; none when it does not exist.
+fn partitions(
+    consumer: &QuietConsumer,
+    need: &Permission,
+    timeout: Duration,
+) -> Result<usize, Fault> {
+    let topic = need.name.as_str();
+    let what = || format!("ask about topic {topic}");
+    let metadata = fetch(consumer, Some(topic), timeout, &what)?;
+    let found = metadata.topics().iter().find(|t| t.name() == topic);
+    if let Some(code) = found.and_then(|topic| topic.error())
+        && !matches!(
+            Code::from(code),
+            Code::UnknownTopicOrPartition | Code::UnknownTopic
+        )
+    {
+        return Err(Fault::of_call(
+            what(),
+            &KafkaError::MetadataFetch(code.into()),
+            std::slice::from_ref(need),
+        ));
+    }
+    Ok(found.map_or(0, |topic| topic.partitions().len()))
+}
+
+fn missing_topic(topic: &str) -> Fault {
+    Fault::Config(format!(
+        "topic {topic} does not exist: run `guestkit-jobs topics create`"
+    ))
 }
 
 /// What a group has committed for each partition of a topic; `None` where it has committed nothing.
@@ -169,7 +298,17 @@ pub fn committed(
     wanted.add_partition_range(topic, 0, count.saturating_sub(1));
     let found = consumer
         .committed_offsets(wanted, timeout)
-        .map_err(|error| Fault::of(format!("ask for the offsets of group {group}"), &error))?;
+        .map_err(|error| {
+            let needs = [
+                Permission::group(Operation::Describe, group),
+                Permission::topic(Operation::Describe, topic),
+            ];
+            Fault::of_call(
+                format!("ask for the offsets of group {group}"),
+                &error,
+                &needs,
+            )
+        })?;
     Ok((0..count)
         .map(|partition| {
             let element = found.find_partition(topic, partition)?;

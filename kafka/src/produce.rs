@@ -1,5 +1,6 @@
 //! A plain producer: idempotent, all replicas, the caller chooses the partition and learns of each delivery.
 
+use crate::acls::{Operation, Permission};
 use crate::connection::Connection;
 use crate::fault::Fault;
 use crate::metadata::Quiet;
@@ -65,11 +66,16 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, tag: Box<usize>) {
         let outcome = match result {
             Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, message)) => Err(Fault::of(format!("write to {}", message.topic()), error)),
+            Err((error, message)) => Err(refused(message.topic(), error)),
         };
         // The receiver lives as long as the producer.
         self.0.send(Delivery { tag: *tag, outcome }).ok();
     }
+}
+
+fn refused(topic: &str, error: &KafkaError) -> Fault {
+    let needs = [Permission::topic(Operation::Write, topic)];
+    Fault::of_call(format!("write to {topic}"), error, &needs)
 }
 
 impl Producer {
@@ -137,7 +143,7 @@ impl Producer {
                     std::thread::sleep(PAUSE);
                 }
                 Err((error, _)) => {
-                    return Err(Fault::of(format!("write to {}", outgoing.topic), &error));
+                    return Err(refused(&outgoing.topic, &error));
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! aborted ones that are never delivered, so it is read when its end-of-partition event comes, not when a
 //! certain offset does.
 
+use crate::acls::{Operation, Permission};
 use crate::connection::Connection;
 use crate::fault::Fault;
 use crate::metadata::{Extent, QuietConsumer, consumer, extents_with};
@@ -122,7 +123,8 @@ impl Reader {
             config.set("queued.max.messages.kbytes", READ_AHEAD_KIB);
         }
         let consumer = consumer(&config)?;
-        let ends = extents_with(&consumer, topic, timeout)?;
+        let need = Permission::topic(Operation::Read, topic);
+        let ends = extents_with(&consumer, need, timeout)?;
         let starts = starts(&consumer, topic, start, &ends, timeout)?;
         let mut assignment = TopicPartitionList::new();
         let mut unread = BTreeSet::new();
@@ -210,11 +212,17 @@ impl Reader {
                 })
             }
             Some(Err(error)) => {
-                let fault = Fault::of(format!("read {}", self.topic), &error);
+                let needs = [Permission::topic(Operation::Read, &self.topic)];
+                let fault = Fault::of_call(format!("read {}", self.topic), &error, &needs);
                 let passes = fault.is_unreachable()
                     || matches!(
                         error.rdkafka_error_code(),
-                        Some(Code::NotLeaderForPartition | Code::OffsetOutOfRange)
+                        Some(
+                            Code::NotLeaderForPartition
+                                | Code::OffsetOutOfRange
+                                // librdkafka looks for the group's coordinator; nothing of ours needs it.
+                                | Code::GroupAuthorizationFailed
+                        )
                     );
                 if !passes {
                     return Err(fault);

@@ -10,6 +10,8 @@
 
 use crate::fault::Fault;
 use guestkit_protocol::compatibility::breaches;
+use crate::registry_access::RegistryAccess;
+use crate::secret::Secret;
 use guestkit_protocol::{
     Document, JobControl, JobEnvelope, JobOutcome, JobProgress, JobResult, LedgerEntry,
     SchemaFault, SchemaSource, WorkerAdvertisement, WriterSchema,
@@ -93,6 +95,7 @@ pub struct RegistrySchemas {
 
 struct Shared {
     url: String,
+    access: RegistryAccess,
     http: reqwest::Client,
     converter: SrSettings,
     patience: Patience,
@@ -144,24 +147,39 @@ impl RegistrySchemas {
     /// # Errors
     /// [`Fault::Config`] for a text that is no URL.
     pub fn new(url: &str, patience: Patience) -> Result<Self, Fault> {
-        let url = url.trim_end_matches('/').to_owned();
-        let parsed = reqwest::Url::parse(&url)
+        Self::with(url, &RegistryAccess::default(), patience)
+    }
+
+    /// The same for a registry that does not let everybody in.
+    ///
+    /// # Errors
+    /// [`Fault::Config`] for a text that is no URL, and for certificates that cannot be read.
+    pub fn with(url: &str, access: &RegistryAccess, patience: Patience) -> Result<Self, Fault> {
+        let mut parsed = reqwest::Url::parse(url)
             .map_err(|error| Fault::Config(format!("schema registry URL: {error}")))?;
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(Fault::Config(
                 "schema registry URL: it begins with http:// or https://".to_owned(),
             ));
         }
+        let access = access.take_from(&mut parsed)?;
+        let url = parsed.as_str().trim_end_matches('/').to_owned();
         let built = |error: &dyn std::fmt::Display| {
             Fault::Config(format!("schema registry client: {error}"))
         };
-        let http = reqwest::Client::builder()
+        let http = access
+            .client()?
             .timeout(patience.request)
             .build()
             .map_err(|error| built(&error))?;
-        let converter = SrSettings::new_builder(url.clone())
-            .set_timeout(patience.request)
-            .build()
+        let mut converter = SrSettings::new_builder(url.clone());
+        converter.set_timeout(patience.request);
+        if let Some(user) = &access.user {
+            let password = access.password.as_ref().map(Secret::reveal);
+            converter.set_basic_authorization(user, password);
+        }
+        let converter = converter
+            .build_with(access.client()?)
             .map_err(|error| built(&error))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -172,6 +190,7 @@ impl RegistrySchemas {
         Ok(Self {
             shared: Arc::new(Shared {
                 url,
+                access,
                 http,
                 converter,
                 patience,
@@ -513,6 +532,13 @@ impl Shared {
             Method::Post => self.http.post(url),
             Method::Put => self.http.put(url),
         };
+        let request = match &self.access.user {
+            Some(user) => {
+                let password = self.access.password.as_ref().map(Secret::reveal);
+                request.basic_auth(user, password)
+            }
+            None => request,
+        };
         let request = match body {
             Some(body) => request
                 .header("content-type", "application/vnd.schemaregistry.v1+json")
@@ -558,7 +584,11 @@ fn refused(path: &str, status: u16, answer: &Value) -> Fault {
     let what = format!("ask the schema registry ({path})");
     let reason = format!("status {status} {message}");
     match status {
-        401 | 403 => Fault::Denied { what, reason },
+        401 => Fault::Unauthenticated {
+            what,
+            reason: "it does not take the user and password that it was given, or was given none (status 401)".to_owned(),
+        },
+        403 => Fault::Denied { what, reason },
         409 | 422 => Fault::Config(format!("the schema registry refuses ({path}): {message}")),
         408 | 429 | 500..=599 => Fault::unreachable(what, reason),
         _ => Fault::other(what, reason),

@@ -1,9 +1,11 @@
 //! The topics: names, settings, creating and checking them.
 
+use crate::acls::{Operation, Permission};
 use crate::connection::Connection;
 use crate::fault::Fault;
 use crate::metadata::{self, Cluster, Quiet};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -110,11 +112,12 @@ impl TopicNames {
 
     /// The transactional id of a worker's lane.
     pub fn transactional_id(&self, group_id: &str, worker_id: &str, lane: u32) -> String {
-        format!(
-            "{}.{}.{worker_id}.{lane}",
-            self.prefix,
-            self.group(group_id)
-        )
+        format!("{}{worker_id}.{lane}", self.transactional_ids(group_id))
+    }
+
+    /// What the transactional ids of all workers of this pool begin with.
+    pub fn transactional_ids(&self, group_id: &str) -> String {
+        format!("{}.{}.", self.prefix, self.group(group_id))
     }
 
     /// All topics with what they are for.
@@ -217,7 +220,7 @@ pub fn create(
             "{partitions} partitions: 1 to 10000 are possible"
         )));
     }
-    let cluster = metadata::cluster(connection, timeout)?;
+    let cluster = seen(connection, names, timeout)?;
     // N is fixed when the ledger is made: what is still missing follows it.
     let partitions = cluster
         .topics
@@ -264,13 +267,17 @@ pub fn create(
             match outcome {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
                 Err((name, code)) => {
-                    return Err(match Fault::of_code(format!("create topic {name}"), code) {
-                        // Replication factor, policies of the cluster: for the operator to mend.
-                        Fault::Other { what, reason } => {
-                            Fault::Config(format!("cannot {what}: {reason}"))
-                        }
-                        other => other,
-                    });
+                    let needs = [Permission::topic(Operation::Create, &name)];
+                    let error = KafkaError::Global(code);
+                    return Err(
+                        match Fault::of_call(format!("create topic {name}"), &error, &needs) {
+                            // Replication factor, policies of the cluster: for the operator to mend.
+                            Fault::Other { what, reason } => {
+                                Fault::Config(format!("cannot {what}: {reason}"))
+                            }
+                            other => other,
+                        },
+                    );
                 }
             }
         }
@@ -288,6 +295,13 @@ pub fn create(
             (name.to_owned(), created)
         })
         .collect())
+}
+
+fn seen(connection: &Connection, names: &TopicNames, timeout: Duration) -> Result<Cluster, Fault> {
+    let wanted = names
+        .all()
+        .map(|(_, name)| Permission::topic(Operation::Describe, name));
+    metadata::cluster_seen(connection, &wanted, timeout)
 }
 
 /// Waits until every broker that answers knows the new topics: creating returns a little earlier.
@@ -343,7 +357,7 @@ pub fn check(
     names: &TopicNames,
     timeout: Duration,
 ) -> Result<Vec<Finding>, Fault> {
-    let cluster = metadata::cluster(connection, timeout)?;
+    let cluster = seen(connection, names, timeout)?;
     let existing: Vec<&str> = names
         .all()
         .into_iter()
@@ -376,7 +390,18 @@ fn describe(
         .map_err(|error| Fault::of("read the topics' settings", &error))?;
     let mut settings = BTreeMap::new();
     for answer in answers {
-        let resource = answer.map_err(|code| Fault::of_code("read the topics' settings", code))?;
+        let resource = answer.map_err(|code| {
+            // The answer does not say for which topic.
+            let needs = [Permission::topic(
+                Operation::DescribeConfigs,
+                topics.first().copied().unwrap_or_default(),
+            )];
+            Fault::of_call(
+                "read the topics' settings",
+                &KafkaError::Global(code),
+                &needs,
+            )
+        })?;
         if let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = resource.specifier {
             let entries = resource.entries.into_iter();
             let values = entries.filter_map(|entry| Some((entry.name, entry.value?)));

@@ -43,6 +43,8 @@ enum Verb {
     Lint,
     /// Simulates the worker under faults, one run a seed
     Sim(verbs::sim::Options),
+    /// Kills and pauses workers on a real Kafka while they work
+    Chaos(verbs::chaos::Options),
     /// Reads every disk image of the corpus and compares with the answers of reference tools
     Corpus,
     /// Builds guests from distribution packages and compares what the inspector says (needs root)
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Verb::Operations(options) => verbs::operations::run(&options),
         Verb::Lint => verbs::lint::run(),
         Verb::Sim(options) => verbs::sim::run(&options),
+        Verb::Chaos(options) => verbs::chaos::run(&options),
         Verb::Corpus => verbs::corpus::run(),
         Verb::Guests(options) => verbs::guests::run(&options),
         Verb::Sbom(options) => verbs::sbom::run(&options),

@@ -54,7 +54,7 @@ pub(crate) struct Request {
 
 impl Request {
     /// `None`: the client has gone.
-    pub(crate) fn read(stream: &TcpStream) -> io::Result<Option<Self>> {
+    pub(crate) fn read(stream: &mut (impl Read + Write)) -> io::Result<Option<Self>> {
         let mut reader = BufReader::new(stream);
         let lines = read_head(&mut reader)?;
         let Some(first) = lines.first() else {
@@ -64,7 +64,9 @@ impl Request {
         let method = words.next().unwrap_or_default().to_owned();
         let path = words.next().unwrap_or_default().to_owned();
         if header(&lines, "expect").is_some() {
-            (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            reader
+                .get_mut()
+                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         let body = read_body(&mut reader, &lines, false)?;
         let headers = lines
@@ -88,6 +90,14 @@ impl Request {
             headers,
             body,
         }))
+    }
+
+    /// The value of a header.
+    pub(crate) fn header(&self, wanted: &str) -> Option<&str> {
+        self.headers.iter().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+        })
     }
 
     /// The answer's bytes as they came.

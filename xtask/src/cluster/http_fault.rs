@@ -1,11 +1,16 @@
-//! A registry that fails on demand: an HTTP proxy which answers errors itself when told to.
+//! A registry that fails on demand: an HTTP proxy which answers errors itself when told to, and which
+//! may stand behind TLS and a password.
 
+use super::certificates::Identity;
 use super::error::{Context, Error};
 use super::free_port;
 use super::http::Request;
 use super::registry::API;
+use super::tls;
 use crate::clock::Deadline;
-use std::io::{self, Write};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -23,6 +28,7 @@ pub struct HttpFault {
 
 struct Shared {
     upstream: Option<SocketAddr>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     state: Mutex<State>,
 }
 
@@ -30,6 +36,8 @@ struct Shared {
 struct State {
     stopped: bool,
     faults: Vec<(String, Answer)>,
+    /// The only `Authorization` that is let in.
+    authorization: Option<String>,
     /// Rises at every change of the faults: ends what hangs.
     epoch: u64,
     requests: Vec<String>,
@@ -44,19 +52,28 @@ enum Answer {
 impl HttpFault {
     /// In front of a real registry.
     pub fn in_front_of(upstream: SocketAddr) -> Result<Self, Error> {
-        Self::start(Some(upstream))
+        Self::start(Some(upstream), None)
+    }
+
+    /// The same behind TLS; set a password with [`Self::demand`].
+    pub fn tls_in_front_of(upstream: SocketAddr, identity: &Identity) -> Result<Self, Error> {
+        Self::start(Some(upstream), Some(tls::server(identity)?))
     }
 
     /// Without a registry behind it: what no fault covers is 404.
     pub fn alone() -> Result<Self, Error> {
-        Self::start(None)
+        Self::start(None, None)
     }
 
-    fn start(upstream: Option<SocketAddr>) -> Result<Self, Error> {
+    fn start(
+        upstream: Option<SocketAddr>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self, Error> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let listener = TcpListener::bind(address).context(|| format!("listen on {address}"))?;
         let shared = Arc::new(Shared {
             upstream,
+            tls,
             state: Mutex::default(),
         });
         let server = Arc::clone(&shared);
@@ -68,7 +85,7 @@ impl HttpFault {
                 let server = Arc::clone(&server);
                 if let Ok(stream) = stream {
                     // A client that went away is its own business.
-                    std::thread::spawn(move || drop(server.serve(&stream)));
+                    std::thread::spawn(move || drop(server.accept(stream)));
                 }
             }
         });
@@ -87,7 +104,18 @@ impl HttpFault {
     /// As [`Registry::url`](super::Registry::url).
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}{API}", self.address)
+        let scheme = if self.shared.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}{API}", self.address)
+    }
+
+    /// From now on only this user with this password is let in (HTTP basic).
+    pub fn demand(&self, user: &str, password: &str) {
+        let both = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        self.shared.lock().authorization = Some(format!("Basic {both}"));
     }
 
     /// Answers every request with this status and Confluent's error document.
@@ -145,8 +173,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn accept(&self, mut stream: TcpStream) -> io::Result<()> {
+        match &self.tls {
+            None => self.serve(&mut stream)?,
+            Some(config) => {
+                let mut secured = tls::accept(config, stream).map_err(io::Error::other)?;
+                self.serve(&mut secured)?;
+                secured.conn.send_close_notify();
+                secured.flush()?;
+                stream = secured.sock;
+            }
+        }
+        stream.shutdown(Shutdown::Both)
+    }
+
     /// One request; then the connection is closed, and every answer says that it will be.
-    fn serve(&self, mut stream: &TcpStream) -> io::Result<()> {
+    fn serve(&self, stream: &mut (impl Read + Write)) -> io::Result<()> {
         let Some(request) = Request::read(stream)? else {
             return Ok(());
         };
@@ -154,6 +196,11 @@ impl Shared {
             let mut state = self.lock();
             let line = format!("{} {}", request.method, request.path);
             state.requests.push(line);
+            if state.authorization.is_some()
+                && state.authorization.as_deref() != request.header("authorization")
+            {
+                return stream.write_all(&error(401));
+            }
             let newest = state
                 .faults
                 .iter()
@@ -175,7 +222,7 @@ impl Shared {
             },
             (None, None) => stream.write_all(&error(404))?,
         }
-        stream.shutdown(Shutdown::Both)
+        Ok(())
     }
 }
 

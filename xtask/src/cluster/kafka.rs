@@ -63,6 +63,8 @@ pub struct KafkaBuilder {
     node_id: u32,
     /// (node id, controller port) of all nodes; empty: this one alone.
     voters: Vec<(u32, u16)>,
+    /// Users of SCRAM-SHA-512 with their passwords; with some, no listener is expected to be plain.
+    scram: Vec<(String, String)>,
 }
 
 impl KafkaBuilder {
@@ -77,6 +79,7 @@ impl KafkaBuilder {
             detached: false,
             node_id: 1,
             voters: Vec::new(),
+            scram: Vec::new(),
         }
     }
 
@@ -104,6 +107,13 @@ impl KafkaBuilder {
     #[must_use]
     pub fn property(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.properties.insert(name.into(), value.to_string());
+        self
+    }
+
+    /// A user that SCRAM-SHA-512 knows from the first start on.
+    #[must_use]
+    pub(crate) fn scram_user(mut self, name: &str, password: &str) -> Self {
+        self.scram.push((name.to_owned(), password.to_owned()));
         self
     }
 
@@ -192,6 +202,7 @@ impl KafkaBuilder {
             targets,
             process,
             temporary,
+            is_plain: self.scram.is_empty(),
         })
     }
 
@@ -251,8 +262,9 @@ impl KafkaBuilder {
         if data.join("meta.properties").exists() {
             return Ok(());
         }
-        if self.node_id != 1 || !self.voters.is_empty() {
-            return format_storage(&parts.kafka_libs, &parts.log4j, properties);
+        if self.node_id != 1 || !self.voters.is_empty() || !self.scram.is_empty() {
+            let (libs, log4j) = (&parts.kafka_libs, &parts.log4j);
+            return format_storage(libs, log4j, properties, &self.scram);
         }
         fs::create_dir_all(data).context(|| format!("create {}", data.display()))?;
         let formatted = &parts.kafka_formatted;
@@ -272,6 +284,8 @@ pub struct KafkaNode {
     targets: Vec<u16>,
     process: JvmProcess,
     temporary: Option<TempDir>,
+    /// Whether the listener answers who brings no credentials.
+    is_plain: bool,
 }
 
 impl KafkaNode {
@@ -345,7 +359,8 @@ impl KafkaNode {
 
     fn wait_ready(&self) -> Result<(), Error> {
         self.process.wait_ready(|log| {
-            log.contains("Kafka Server started") && wire::is_kafka(self.address())
+            log.contains("Kafka Server started")
+                && (!self.is_plain || wire::is_kafka(self.address()))
         })
     }
 }

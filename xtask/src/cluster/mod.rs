@@ -4,6 +4,8 @@
 //! killed), and keeps its files in a temporary directory unless told otherwise. After a panic the
 //! directory stays, and its place is printed.
 
+mod acls;
+mod certificates;
 mod error;
 mod http;
 mod http_fault;
@@ -15,9 +17,13 @@ pub mod process;
 mod provision;
 mod proxy;
 mod registry;
+mod secure;
 mod shared;
+mod tls;
 mod wire;
 
+pub use acls::{Acl, AclOperation, AclResource};
+pub use certificates::{Authority, Identity};
 pub use error::Error;
 pub use http::{HttpAnswer, http_get, http_send};
 pub use http_fault::HttpFault;
@@ -27,5 +33,6 @@ pub use ports::free_port;
 pub use provision::{KAFKA_VERSION, Provisioned, REGISTRY_VERSION, check_prerequisites, provision};
 pub use proxy::{Armed, Fault, Frame, TcpProxy};
 pub use registry::{Registry, RegistryBuilder};
+pub use secure::{SecureKafka, password, secure_kafka};
 pub use shared::{bootstrap_servers, registry_url};
 pub use wire::{api, create_topic, is_kafka, topic_names};

@@ -104,11 +104,20 @@ fn fetch_kafka(place: &Path) -> Result<(), Error> {
         formatted.display()
     );
     fs::write(&properties, text).context(|| format!("write {}", properties.display()))?;
-    format_storage(&libs, &log4j, &properties)
+    format_storage(&libs, &log4j, &properties, &[])
 }
 
-/// What Kafka asks for before its first start in a directory.
-pub(crate) fn format_storage(libs: &Path, log4j: &Path, properties: &Path) -> Result<(), Error> {
+/// What Kafka asks for before its first start in a directory; `scram` are users with their passwords.
+pub(crate) fn format_storage(
+    libs: &Path,
+    log4j: &Path,
+    properties: &Path,
+    scram: &[(String, String)],
+) -> Result<(), Error> {
+    let scram = scram.iter().flat_map(|(name, password)| {
+        let user = format!("SCRAM-SHA-512=[name={name},password={password}]");
+        ["--add-scram".to_owned(), user]
+    });
     let output = Command::new(java::program())
         .args(super::Jvm::Small.flags(128))
         .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()))
@@ -116,6 +125,7 @@ pub(crate) fn format_storage(libs: &Path, log4j: &Path, properties: &Path) -> Re
         .arg(libs.join("*"))
         .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
         .arg(properties)
+        .args(scram)
         .stdin(Stdio::null())
         .output()
         .context(|| "start kafka.tools.StorageTool".to_owned())?;

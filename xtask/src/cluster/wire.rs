@@ -26,6 +26,8 @@ pub mod api {
     pub const ADD_OFFSETS_TO_TXN: i16 = 25;
     pub const END_TXN: i16 = 26;
     pub const TXN_OFFSET_COMMIT: i16 = 28;
+    pub const CREATE_ACLS: i16 = 30;
+    pub const DELETE_ACLS: i16 = 31;
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,6 +96,19 @@ pub fn topic_names(address: SocketAddr) -> Result<Vec<String>, Error> {
 
 /// One request on a connection of its own; the answer without its header.
 fn call(address: SocketAddr, key: i16, version: i16, body: &[u8]) -> Result<Vec<u8>, Error> {
+    let what = || format!("request {key} to {address}");
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).context(what)?;
+    stream.set_read_timeout(Some(TIMEOUT)).context(what)?;
+    call_on(&mut stream, key, version, body)
+}
+
+/// The same on a connection that is there.
+pub(crate) fn call_on(
+    stream: &mut (impl Read + Write),
+    key: i16,
+    version: i16,
+    body: &[u8],
+) -> Result<Vec<u8>, Error> {
     const CORRELATION: i32 = 1;
     let mut request = Vec::new();
     request.extend(key.to_be_bytes());
@@ -101,10 +116,7 @@ fn call(address: SocketAddr, key: i16, version: i16, body: &[u8]) -> Result<Vec<
     request.extend(CORRELATION.to_be_bytes());
     string(&mut request, "xtask");
     request.extend(body);
-    let what = || format!("request {key} to {address}");
-
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).context(what)?;
-    stream.set_read_timeout(Some(TIMEOUT)).context(what)?;
+    let what = || format!("request {key}");
     let length = u32::try_from(request.len()).unwrap_or(u32::MAX);
     stream.write_all(&length.to_be_bytes()).context(what)?;
     stream.write_all(&request).context(what)?;
@@ -119,16 +131,16 @@ fn call(address: SocketAddr, key: i16, version: i16, body: &[u8]) -> Result<Vec<
     Ok(answer.split_off(4)) // after the correlation id
 }
 
-fn string(bytes: &mut Vec<u8>, text: &str) {
+pub(crate) fn string(bytes: &mut Vec<u8>, text: &str) {
     let length = i16::try_from(text.len()).unwrap_or(i16::MAX);
     bytes.extend(length.to_be_bytes());
     bytes.extend(text.as_bytes());
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
         let (head, rest) = self
             .0
             .split_at_checked(count)
@@ -137,20 +149,20 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn i16(&mut self) -> Result<i16, Error> {
+    pub(crate) fn i16(&mut self) -> Result<i16, Error> {
         Ok(i16::from_be_bytes(
             self.take(2)?.try_into().unwrap_or_default(),
         ))
     }
 
-    fn i32(&mut self) -> Result<i32, Error> {
+    pub(crate) fn i32(&mut self) -> Result<i32, Error> {
         Ok(i32::from_be_bytes(
             self.take(4)?.try_into().unwrap_or_default(),
         ))
     }
 
     /// Empty for null.
-    fn string(&mut self) -> Result<String, Error> {
+    pub(crate) fn string(&mut self) -> Result<String, Error> {
         let length = usize::try_from(self.i16()?).unwrap_or(0);
         Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod contracts;
+pub(crate) mod chaos;
 pub(crate) mod corpus;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
