@@ -9,9 +9,9 @@
 //! answer in the cache when it asks again.
 
 use crate::fault::Fault;
-use guestkit_protocol::compatibility::breaches;
 use crate::registry_access::RegistryAccess;
 use crate::secret::Secret;
+use guestkit_protocol::compatibility::breaches;
 use guestkit_protocol::{
     Document, JobControl, JobEnvelope, JobOutcome, JobProgress, JobResult, LedgerEntry,
     SchemaFault, SchemaSource, WorkerAdvertisement, WriterSchema,

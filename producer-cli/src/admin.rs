@@ -1,12 +1,14 @@
 //! Topics, schemas and cancelling.
 
+use crate::acls;
 use crate::cli::{Output, SchemasCommand, TopicsCommand};
 use crate::clock;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::publish::framing;
 use crate::settings::Settings;
-use guestkit_kafka::metadata::cluster;
+use guestkit_kafka::acls::{Operation, Permission};
+use guestkit_kafka::metadata::{cluster, cluster_with};
 use guestkit_kafka::produce::{Outgoing, Producer};
 use guestkit_kafka::registry::{COMPATIBILITY, subjects};
 use guestkit_kafka::topics::{self, Created};
@@ -15,6 +17,9 @@ use serde_json::json;
 
 /// `topics`.
 pub(crate) fn topics(settings: &Settings, command: &TopicsCommand) -> Outcome {
+    if let TopicsCommand::Acls(options) = command {
+        return acls::run(settings, options);
+    }
     let connection = settings.connection()?;
     let question = settings.question();
     let names = &settings.names;
@@ -51,7 +56,7 @@ pub(crate) fn topics(settings: &Settings, command: &TopicsCommand) -> Outcome {
                 );
             }
         }
-        TopicsCommand::Check => {}
+        TopicsCommand::Check | TopicsCommand::Acls(_) => {}
     }
     // What create found may be wrong too.
     let findings = topics::check(&connection, names, question)?;
@@ -138,7 +143,10 @@ pub(crate) fn cancel(settings: &Settings, job_id: &str, reason: Option<String>) 
     }
     let connection = settings.connection()?;
     let topic = &settings.names.control;
-    let count = cluster(&connection, settings.question())?.partitions(topic)?;
+    let count = {
+        let need = [Permission::topic(Operation::Write, topic)];
+        cluster_with(&connection, &need, settings.question())?.partitions(topic)?
+    };
     let mut request = JobControl::cancel(job_id, clock::now());
     request.reason = reason;
     let framing = framing::<JobControl>(settings, None, topic)?;

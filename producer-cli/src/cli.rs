@@ -1,6 +1,8 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use guestkit_kafka::Secret;
+use guestkit_kafka::acls::Role;
 use std::path::PathBuf;
 
 /// Publishes jobs, follows progress, reads results; creates and checks topics and schemas.
@@ -55,6 +57,39 @@ pub(crate) struct Common {
         hide_env_values = true
     )]
     pub(crate) schema_registry_url: Option<String>,
+    /// User of the schema registry (HTTP basic)
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_SCHEMA_REGISTRY_USER",
+        value_name = "NAME"
+    )]
+    pub(crate) schema_registry_user: Option<String>,
+    /// His password; others on this machine see flags, so prefer the variable or the file
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_SCHEMA_REGISTRY_PASSWORD",
+        value_name = "TEXT",
+        hide_env_values = true
+    )]
+    pub(crate) schema_registry_password: Option<Secret>,
+    /// File that holds the password
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_SCHEMA_REGISTRY_PASSWORD_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) schema_registry_password_file: Option<PathBuf>,
+    /// PEM file of the authorities that vouch for the schema registry [default: the system's]
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_SCHEMA_REGISTRY_CA",
+        value_name = "FILE"
+    )]
+    pub(crate) schema_registry_ca: Option<PathBuf>,
     /// First part of all topic names [default: vm-operations]
     #[arg(
         long,
@@ -100,7 +135,7 @@ pub(crate) struct Common {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Create or check the topics
+    /// Create or check the topics, and say who needs what access
     Topics {
         #[command(subcommand)]
         command: TopicsCommand,
@@ -253,6 +288,66 @@ pub(crate) enum TopicsCommand {
     },
     /// Say what is wrong and how to mend it
     Check,
+    /// Print the access rules that each kind of program needs, and no more
+    Acls(AclOptions),
+}
+
+/// Flags of `topics acls`.
+#[derive(Debug, Args)]
+pub(crate) struct AclOptions {
+    /// The kind of program [default: all]
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Option<RoleChoice>,
+    /// Who it is to the cluster [default: User:guestkit-ROLE]
+    #[arg(long, value_name = "TYPE:NAME")]
+    pub(crate) principal: Option<String>,
+    /// For readers that use a consumer group of their own
+    #[arg(long, value_name = "NAME")]
+    pub(crate) consumer_group: Option<String>,
+    /// For people, as commands of kafka-acls.sh, or as KafkaUser of Strimzi; --output json for programs
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: AclFormat,
+    /// The label strimzi.io/cluster
+    #[arg(long, value_name = "NAME", default_value = "kafka")]
+    pub(crate) cluster: String,
+}
+
+/// How rules are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AclFormat {
+    /// For people
+    Table,
+    /// Commands of Kafka's own tool
+    KafkaAcls,
+    /// KafkaUser documents
+    Strimzi,
+}
+
+/// Kinds of programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleChoice {
+    /// guestkit-worker
+    Worker,
+    /// guestkit-jobs publish and its shorthands
+    Producer,
+    /// guestkit-jobs results, progress and dead-letters
+    Reader,
+    /// guestkit-jobs gateway
+    Gateway,
+    /// guestkit-jobs topics, status, cancel and dead-letters replay
+    Operator,
+}
+
+impl From<RoleChoice> for Role {
+    fn from(choice: RoleChoice) -> Self {
+        match choice {
+            RoleChoice::Worker => Self::Worker,
+            RoleChoice::Producer => Self::Producer,
+            RoleChoice::Reader => Self::Reader,
+            RoleChoice::Gateway => Self::Gateway,
+            RoleChoice::Operator => Self::Operator,
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -37,7 +37,7 @@ impl Failure {
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         let code = match &fault {
-            Fault::Unreachable { .. } => 3,
+            Fault::Unreachable { .. } | Fault::Unauthenticated { .. } => 3,
             Fault::Config(_) => 2,
             Fault::Denied { .. } | Fault::Other { .. } => 1,
         };

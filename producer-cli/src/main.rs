@@ -1,5 +1,6 @@
 //! `guestkit-jobs`: publishes jobs, follows them, reads results; looks after topics and schemas.
 
+mod acls;
 mod admin;
 mod cli;
 mod clock;

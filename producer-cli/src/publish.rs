@@ -8,7 +8,8 @@ use crate::sending::Sending;
 use crate::settings::Settings;
 use crate::watch::{self, decode_result, result_row};
 use guestkit_kafka::Fault;
-use guestkit_kafka::metadata::{Cluster, Extent, cluster, extents};
+use guestkit_kafka::acls::{Operation, Permission};
+use guestkit_kafka::metadata::{Cluster, Extent, cluster_with, extents};
 use guestkit_kafka::produce::{Delivery, Outgoing, Producer};
 use guestkit_kafka::reader::{Reader, Start, Step, Until};
 use guestkit_kafka::{Connection, TopicNames};
@@ -128,7 +129,17 @@ pub(crate) fn publish(
     let connection = settings.connection()?;
     let deadline = settings.deadline();
     let names = pools(settings, &mut jobs)?;
-    let cluster = cluster(&connection, settings.question())?;
+    let wanted: BTreeSet<Permission> = names
+        .iter()
+        .flat_map(|names| {
+            [
+                Permission::topic(Operation::Describe, &names.ledger),
+                Permission::topic(Operation::Write, &names.jobs),
+            ]
+        })
+        .collect();
+    let wanted: Vec<Permission> = wanted.into_iter().collect();
+    let cluster = cluster_with(&connection, &wanted, settings.question())?;
     let mut sending = Sending::begin(settings, &mut jobs)?;
     let mut records = records(settings, &cluster, &jobs, &names, how)?;
     if let Some(sending) = &sending {

@@ -6,9 +6,9 @@ use crate::failure::{Failure, Outcome};
 use guestkit_kafka::connection::{Sources, parse_properties};
 use guestkit_kafka::registry::{Patience, RegistrySchemas};
 use guestkit_kafka::trace::Spans;
-use guestkit_kafka::{Connection, Fault, Properties, TopicNames, nearest};
+use guestkit_kafka::{Connection, Fault, Properties, RegistryAccess, Secret, TopicNames, nearest};
 use guestkit_protocol::{NoRegistry, SchemaSource, Timestamp, TraceContext};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub(crate) struct Settings {
     kafka: Properties,
     environment: Properties,
     pub(crate) schema_registry_url: Option<String>,
+    schema_registry: RegistryAccess,
     pub(crate) names: TopicNames,
     pub(crate) group_id: String,
     pub(crate) output: Output,
@@ -33,6 +34,10 @@ pub(crate) struct Settings {
 const KEYS: &[&str] = &[
     "bootstrap-servers",
     "schema-registry-url",
+    "schema-registry-user",
+    "schema-registry-password",
+    "schema-registry-password-file",
+    "schema-registry-ca",
     "topic-prefix",
     "group-id",
     "pool",
@@ -82,6 +87,21 @@ impl Settings {
         };
         let bootstrap_servers = pick(flags.bootstrap_servers, "bootstrap-servers")?;
         let schema_registry_url = pick(flags.schema_registry_url, "schema-registry-url")?;
+        let path_text = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
+        let user = pick(flags.schema_registry_user, "schema-registry-user")?;
+        let password = pick(None, "schema-registry-password")?.map(Secret::new);
+        let password = flags.schema_registry_password.or(password);
+        let password_file = pick(
+            path_text(flags.schema_registry_password_file),
+            "schema-registry-password-file",
+        )?;
+        let ca = pick(path_text(flags.schema_registry_ca), "schema-registry-ca")?;
+        let schema_registry = RegistryAccess::new(
+            user,
+            password,
+            password_file.as_deref().map(Path::new),
+            ca.map(PathBuf::from),
+        )?;
         let prefix = pick(flags.topic_prefix, "topic-prefix")?;
         let group_id = pick(flags.group_id, "group-id")?;
         let pool = pick(flags.pool, "pool")?;
@@ -111,6 +131,7 @@ impl Settings {
             kafka,
             environment,
             schema_registry_url: schema_registry_url.filter(|url| !url.is_empty()),
+            schema_registry,
             names: TopicNames::new(
                 prefix.as_deref().unwrap_or("vm-operations"),
                 pool.as_deref(),
@@ -148,7 +169,7 @@ impl Settings {
             unknown: Duration::ZERO,
             ..Patience::default()
         };
-        Ok(RegistrySchemas::new(url, patience)?)
+        Ok(RegistrySchemas::with(url, &self.schema_registry, patience)?)
     }
 
     /// Where schema ids are looked up.
@@ -187,9 +208,16 @@ impl Settings {
 fn read_file(path: &Path) -> Outcome<toml::Table> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    // The error's own printout shows the line, which may hold a secret.
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
+        Failure::usage(format!(
+            "{}, line {line}: {}",
+            path.display(),
+            error.message()
+        ))
+    })?;
     for key in table.keys() {
         if !KEYS.contains(&key.as_str()) {
             let hint = nearest(key, KEYS.iter().copied())

@@ -2,7 +2,9 @@
 
 use clap::Args;
 use guestkit_inspector::isolate::Isolation;
+use guestkit_kafka::{RegistryAccess, Secret, nearest};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +17,34 @@ pub struct Options {
     #[arg(long, env = "GUESTKIT_BOOTSTRAP_SERVERS", value_name = "HOST:PORT,…")]
     pub bootstrap_servers: Option<String>,
     /// Schema registry (Confluent's API); without one jobs are JSON or single-object Avro
-    #[arg(long, env = "GUESTKIT_SCHEMA_REGISTRY_URL", value_name = "URL")]
+    #[arg(
+        long,
+        env = "GUESTKIT_SCHEMA_REGISTRY_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub schema_registry_url: Option<String>,
+    /// User of the schema registry (HTTP basic)
+    #[arg(long, env = "GUESTKIT_SCHEMA_REGISTRY_USER", value_name = "NAME")]
+    pub schema_registry_user: Option<String>,
+    /// His password; others on this machine see flags, so prefer the variable or the file
+    #[arg(
+        long,
+        env = "GUESTKIT_SCHEMA_REGISTRY_PASSWORD",
+        value_name = "TEXT",
+        hide_env_values = true
+    )]
+    pub schema_registry_password: Option<Secret>,
+    /// File that holds the password
+    #[arg(
+        long,
+        env = "GUESTKIT_SCHEMA_REGISTRY_PASSWORD_FILE",
+        value_name = "FILE"
+    )]
+    pub schema_registry_password_file: Option<PathBuf>,
+    /// PEM file of the authorities that vouch for the schema registry [default: the system's]
+    #[arg(long, env = "GUESTKIT_SCHEMA_REGISTRY_CA", value_name = "FILE")]
+    pub schema_registry_ca: Option<PathBuf>,
     /// How long the registry must keep saying that a schema id is unknown before a record that
     /// names it is a dead letter [default: 60s]
     #[arg(long, env = "GUESTKIT_SCHEMA_UNKNOWN_AFTER", value_name = "TIME")]
@@ -110,6 +138,8 @@ pub enum Transport {
 pub struct Config {
     /// Where jobs come from.
     pub transport: Transport,
+    /// How to come into the schema registry.
+    pub schema_registry: RegistryAccess,
     /// How long an unknown schema id waits before it is believed.
     pub schema_unknown_after: Duration,
     /// First part of all topic names.
@@ -162,7 +192,29 @@ impl Options {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
-        toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        Self::from_text(&text)
+            .map_err(|ConfigError(words)| ConfigError(format!("{}: {words}", path.display())))
+    }
+
+    fn from_text(text: &str) -> Result<Self, ConfigError> {
+        // Its own printout shows the line, which may hold a secret.
+        let wrong = |error: toml::de::Error| {
+            let line = error.span().map_or_else(String::new, |span| {
+                let before = text.get(..span.start).unwrap_or_default();
+                format!("line {}: ", before.matches('\n').count() + 1)
+            });
+            ConfigError(format!("{line}{}", error.message()))
+        };
+        let table: toml::Table = toml::from_str(text).map_err(wrong)?;
+        let known = keys();
+        for key in table.keys() {
+            if !known.contains(key) {
+                let hint = nearest(key, known.iter().map(String::as_str))
+                    .map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                return Err(ConfigError(format!("unknown key {key}{hint}")));
+            }
+        }
+        toml::from_str(text).map_err(wrong)
     }
 
     /// These options, with what they leave open taken from `file`.
@@ -171,6 +223,14 @@ impl Options {
         Self {
             bootstrap_servers: self.bootstrap_servers.or(file.bootstrap_servers),
             schema_registry_url: self.schema_registry_url.or(file.schema_registry_url),
+            schema_registry_user: self.schema_registry_user.or(file.schema_registry_user),
+            schema_registry_password: self
+                .schema_registry_password
+                .or(file.schema_registry_password),
+            schema_registry_password_file: self
+                .schema_registry_password_file
+                .or(file.schema_registry_password_file),
+            schema_registry_ca: self.schema_registry_ca.or(file.schema_registry_ca),
             schema_unknown_after: self.schema_unknown_after.or(file.schema_unknown_after),
             topic_prefix: self.topic_prefix.or(file.topic_prefix),
             group_id: self.group_id.or(file.group_id),
@@ -241,8 +301,16 @@ impl Options {
                 check_name(name, value)?;
             }
         }
+        let schema_registry = RegistryAccess::new(
+            self.schema_registry_user.clone(),
+            self.schema_registry_password.clone(),
+            self.schema_registry_password_file.as_deref(),
+            self.schema_registry_ca.clone(),
+        )
+        .map_err(|fault| ConfigError(fault.to_string()))?;
         Ok(Config {
             transport: transport(&self)?,
+            schema_registry,
             schema_unknown_after,
             topic_prefix: self
                 .topic_prefix
@@ -271,6 +339,15 @@ impl Options {
             kafka: self.kafka,
         })
     }
+}
+
+/// Keys of the configuration file: the long names of the flags, and the table of librdkafka.
+fn keys() -> BTreeSet<String> {
+    let command = Options::augment_args(clap::Command::new("worker"));
+    let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+    let mut keys: BTreeSet<String> = flags.map(str::to_owned).collect();
+    keys.insert("kafka".to_owned());
+    keys
 }
 
 fn transport(options: &Options) -> Result<Transport, ConfigError> {
@@ -374,8 +451,13 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_impossible_values_are_refused_by_name() {
-        let unknown = toml::from_str::<Options>("topic-prefx = \"x\"").unwrap_err();
-        assert!(unknown.to_string().contains("topic-prefx"), "{unknown}");
+        let unknown = Options::from_text("topic-prefx = \"x\"").unwrap_err();
+        assert!(
+            unknown
+                .to_string()
+                .contains("unknown key topic-prefx; did you mean topic-prefix?"),
+            "{unknown}"
+        );
         for (options, word) in [
             (Options::default(), "bootstrap-servers"),
             (
@@ -409,6 +491,36 @@ mod tests {
         ] {
             let error = options.resolve().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
+        }
+    }
+
+    /// Every flag can stand in the file under its own name: a key that the flags know and the file
+    /// does not would be refused by the second reading.
+    #[test]
+    fn every_flag_is_a_key_of_the_file() {
+        for key in keys() {
+            let tried = ["\"x\"", "1", "true", "[\"x\"]", "\"127.0.0.1:1\"", "{}"]
+                .iter()
+                .any(|value| Options::from_text(&format!("{key} = {value}")).is_ok());
+            assert!(tried, "{key}");
+        }
+    }
+
+    #[test]
+    fn no_printout_and_no_error_shows_a_secret() {
+        let text = "bootstrap-servers = \"a:1\"\nschema-registry-user = \"me\"\n\
+                    schema-registry-password = \"hush-hush\"\n";
+        let options = Options::from_text(text).unwrap();
+        let printed = format!("{options:?}{:?}", options.clone().resolve().unwrap());
+        assert!(!printed.contains("hush-hush") && printed.contains("[redacted]"));
+        for broken in [
+            "schema-registry-password = \"hush-hush",
+            "schema-registry-password = [\"hush-hush\"]",
+            "schema-registry-password = hush-hush",
+        ] {
+            let error = Options::from_text(broken).unwrap_err().to_string();
+            assert!(!error.contains("hush-hush"), "{error}");
+            assert!(error.contains("line 1"), "{error}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! From a configuration to a running Kafka worker: connects, checks the topics, wires the parts.
 
-use crate::broker::Topics;
+use crate::broker::{Topics, permissions};
 use crate::capabilities;
 use crate::clock::now_ms;
 use crate::codec::{Codec, Framings};
@@ -13,11 +13,14 @@ use crate::registration;
 use crate::results::Artifacts;
 use crate::spans::JobSpans;
 use crate::status::Status;
-use guestkit_kafka::connection::Sources;
+use guestkit_kafka::acls::{Operation, Permission};
+use guestkit_kafka::connection::{Sources, is_secret};
 use guestkit_kafka::metadata::Cluster;
 use guestkit_kafka::registry::{Patience, RegistrySchemas};
 use guestkit_kafka::trace::Spans;
-use guestkit_kafka::{Connection, Fault, Properties, TopicNames, metadata};
+use guestkit_kafka::{
+    Connection, Fault, Properties, REDACTED, TopicNames, metadata, without_userinfo,
+};
 use guestkit_protocol::{
     DEFAULT_POOL, Document, Framing, JobProgress, JobResult, NoRegistry, SchemaSource,
     WorkerAdvertisement,
@@ -55,7 +58,9 @@ impl StartError {
 impl From<Fault> for StartError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Unreachable { .. } => Self::Unreachable(fault.to_string()),
+            Fault::Unreachable { .. } | Fault::Unauthenticated { .. } => {
+                Self::Unreachable(fault.to_string())
+            }
             Fault::Denied { .. } | Fault::Config(_) => Self::Config(fault.to_string()),
             Fault::Other { .. } => Self::Other(anyhow::anyhow!(fault)),
         }
@@ -119,7 +124,14 @@ pub async fn run(config: Arc<Config>) -> Result<(), StartError> {
 /// When it cannot work.
 pub fn describe(config: &Config) -> Result<String, StartError> {
     let mut shown = config.clone();
-    shown.otlp_endpoint = config.otlp_endpoint.as_deref().map(without_password);
+    shown.otlp_endpoint = config.otlp_endpoint.as_deref().map(without_userinfo);
+    for (name, value) in &mut shown.kafka {
+        *value = if is_secret(name) {
+            REDACTED.to_owned()
+        } else {
+            without_userinfo(value)
+        };
+    }
     if let Transport::Kafka {
         bootstrap_servers, ..
     } = &config.transport
@@ -130,20 +142,10 @@ pub fn describe(config: &Config) -> Result<String, StartError> {
             ..
         } = &mut shown.transport
         {
-            *url = without_password(url);
+            *url = without_userinfo(url);
         }
     }
     Ok(format!("{shown:#?}"))
-}
-
-/// An URL without its user and password.
-fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 <= at => {
-            format!("{}[redacted]{}", &url[..scheme + 3], &url[at..])
-        }
-        _ => url.to_owned(),
-    }
 }
 
 /// The environment; what is not UTF-8 is nobody's configuration.
@@ -176,7 +178,7 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
     };
     let connection = connect(config, bootstrap_servers)?;
     let names = TopicNames::new(&config.topic_prefix, config.pool.as_deref())?;
-    let cluster = metadata::cluster(&connection, CONTACT_MAX)?;
+    let cluster = look_around(&connection, &names)?;
     let slots = count_slots(&cluster, &names)?;
     let Some((schemas, framings)) = schemas(config, schema_registry_url.as_deref(), &names, stop)?
     else {
@@ -202,6 +204,8 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
         .transactional_id(&config.group_id, &worker_id, 0)
         .into();
     let group = names.group(&config.group_id);
+    let client = client(&connection, &group, &worker_id);
+    permissions::check(&client, &names.jobs, &names.ledger, &transactional_id)?;
     let spans = Spans::start(
         "guestkit-worker",
         &worker_id,
@@ -219,7 +223,7 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
             )
         }),
         spans: spans.map(|spans| Arc::new(JobSpans::new(spans, &names.jobs, &group, &worker_id))),
-        connection: client(&connection, &group, &worker_id),
+        connection: client,
         transactional_id,
         topics: Topics {
             jobs: names.jobs,
@@ -296,8 +300,9 @@ fn schemas(
     let Some(url) = url else {
         return Ok(Some((Arc::new(NoRegistry), framings)));
     };
-    let registry = RegistrySchemas::new(
+    let registry = RegistrySchemas::with(
         url,
+        &config.schema_registry,
         Patience {
             unknown: config.schema_unknown_after,
             pause_max: REGISTRY_PAUSE_MAX,
@@ -345,7 +350,9 @@ fn resolve(
                     "the schema registry has no such schema for {subject}: run `guestkit-jobs schemas register`"
                 )));
             }
-            Err(fault @ (Fault::Config(_) | Fault::Denied { .. })) => return Err(fault.into()),
+            Err(
+                fault @ (Fault::Config(_) | Fault::Denied { .. } | Fault::Unauthenticated { .. }),
+            ) => return Err(fault.into()),
             Err(fault) => {
                 tracing::warn!(%fault, "waiting for the schema registry");
                 std::thread::sleep(REGISTRY_PAUSE);
@@ -353,6 +360,18 @@ fn resolve(
         }
     }
     Ok(None)
+}
+
+/// The cluster as this worker sees it; a permission that it lacks is named.
+fn look_around(connection: &Connection, names: &TopicNames) -> Result<Cluster, StartError> {
+    let wanted = [
+        Permission::topic(Operation::Read, &names.jobs),
+        Permission::topic(Operation::Read, &names.ledger),
+        Permission::topic(Operation::Write, &names.results),
+        Permission::topic(Operation::Write, &names.progress),
+        Permission::topic(Operation::Write, &names.dead_letters),
+    ];
+    Ok(metadata::cluster_with(connection, &wanted, CONTACT_MAX)?)
 }
 
 /// N: the partition count of the ledger. Fewer jobs partitions cannot work.
@@ -371,18 +390,4 @@ fn count_slots(cluster: &Cluster, names: &TopicNames) -> Result<u32, StartError>
         )));
     }
     Ok(slots)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_in_urls_are_not_shown() {
-        assert_eq!(
-            without_password("https://me:secret@registry:8081/apis"),
-            "https://[redacted]@registry:8081/apis"
-        );
-        assert_eq!(without_password("http://registry"), "http://registry");
-    }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod gateway;
+mod secure;
 mod status;
 
 use std::io::Write;

@@ -6,7 +6,7 @@
 use super::figures::Figures;
 use super::log_ends::LogEnds;
 use super::member::Events;
-use super::{BrokerError, Topics};
+use super::{BrokerError, Topics, permissions};
 use crate::codec;
 use crate::engine::Event;
 use crate::engine::record::{Millis, RawRecord, Record};
@@ -500,6 +500,10 @@ impl Fetching {
                 // The error names no partition. What was read before it goes to the engine first.
                 self.look_at_log = Some((self.parts.now)());
             }
+            _ if permissions::noticed(
+                error,
+                &permissions::of_group(&self.parts.connection, &self.parts.topics.jobs),
+            ) => {}
             _ => tracing::debug!(%error, "fetch"),
         }
     }

@@ -5,7 +5,7 @@
 //! everything up to it *read committed*.
 
 use super::writer::TRANSACTION_TIMEOUT_MS;
-use super::{BrokerError, Topics};
+use super::{BrokerError, Topics, permissions};
 use crate::codec;
 use crate::engine::Restored;
 use crate::engine::events::LedgerAnswer;
@@ -16,6 +16,7 @@ use crate::engine::read_steps::{
 };
 use crate::engine::transaction::{Epoch, PartitionCommit, Resolution};
 use crate::ledger_fold::{self, ReadBack};
+use guestkit_kafka::acls::{Operation, Permission};
 use guestkit_protocol::headers;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -204,7 +205,8 @@ impl LedgerReader {
                 }))
             }
             Err(source) => {
-                let error = BrokerError::of("fetch the committed offset", source);
+                let error = BrokerError::of("fetch the committed offset", source)
+                    .needing(&permissions::of_group(&self.connection, &self.topics.jobs));
                 if error.is_timeout() || is_unstable(&error.source) {
                     Ok(Read::Pending)
                 } else {
@@ -263,9 +265,10 @@ impl LedgerReader {
             .client()
             .fetch_metadata(Some(&self.topics.ledger), REQUEST_MAX)
             .map_err(|source| BrokerError::of("fetch metadata to fence with", source))?;
-        producer
-            .init_transactions(REQUEST_MAX)
-            .map_err(|source| BrokerError::of("fence an earlier writer", source))
+        producer.init_transactions(REQUEST_MAX).map_err(|source| {
+            BrokerError::of("fence an earlier writer", source)
+                .needing(&[Permission::transactional_id(transactional_id)])
+        })
     }
 
     /// Step 7 of commit: what stands in the ledger and in the group after the old transaction was
@@ -372,7 +375,10 @@ impl LedgerReader {
                 }
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(source)) if is_passing(&source) => idle += POLL,
-                Some(Err(source)) => return Err(BrokerError::of("look answers up", source)),
+                Some(Err(source)) => {
+                    return Err(BrokerError::of("look answers up", source)
+                        .needing(&[Permission::topic(Operation::Read, &self.topics.ledger)]));
+                }
                 None => {
                     idle += POLL;
                     if idle > STALLED_MAX {
@@ -439,7 +445,10 @@ fn watermarks(
     // offset for a read_committed one.
     consumer
         .fetch_watermarks(topic, number(partition), REQUEST_MAX)
-        .map_err(|source| BrokerError::of("fetch watermarks", source))
+        .map_err(|source| {
+            BrokerError::of("fetch watermarks", source)
+                .needing(&[Permission::topic(Operation::Read, topic)])
+        })
 }
 
 fn assign(
@@ -469,7 +478,12 @@ fn read_all(
         return Ok(());
     }
     assign(consumer, topic, partition, from)?;
-    let result = read_assigned(consumer, partition, is_ours, take);
+    let result = read_assigned(consumer, partition, is_ours, take).map_err(|error| match error {
+        RestoreError::Broker(error) => error
+            .needing(&[Permission::topic(Operation::Read, topic)])
+            .into(),
+        other => other,
+    });
     if let Err(error) = consumer.unassign() {
         tracing::debug!(%error, "ledger reader keeps its assignment");
     }

@@ -8,9 +8,11 @@ use super::BrokerError;
 use super::figures::{Figures, REPORT_MS};
 use super::group_metadata::{self, GroupMetadata};
 use super::ownership::Ownership;
+use super::permissions;
 use crate::engine::Event;
 use crate::engine::transaction::{AbortReason, Epoch};
 use crate::health::Heart;
+use guestkit_kafka::Permission;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
@@ -219,7 +221,8 @@ impl Member {
         let consumer = Arc::new(consumer);
         let stop = Arc::new(AtomicBool::new(false));
         let heart = Arc::new(Heart::default());
-        let thread = spawn(consumer.clone(), stop.clone(), heart.clone())?;
+        let needs = permissions::of_group(connection, topic);
+        let thread = spawn(consumer.clone(), stop.clone(), heart.clone(), needs)?;
         Ok(Arc::new(Self {
             consumer,
             ownership,
@@ -298,18 +301,19 @@ fn spawn(
     consumer: Arc<BaseConsumer<MemberContext>>,
     stop: Arc<AtomicBool>,
     heart: Arc<Heart>,
+    needs: [Permission; 2],
 ) -> Result<JoinHandle<()>, BrokerError> {
     std::thread::Builder::new()
         .name("kafka-member".to_owned())
         .spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                poll_once(&consumer);
+                poll_once(&consumer, &needs);
                 heart.beat();
             }
             // The unsubscribe brings a revoke of everything, served by the polls below.
             consumer.unsubscribe();
             for _ in 0..LEAVE_POLLS {
-                poll_once(&consumer);
+                poll_once(&consumer, &needs);
                 heart.beat();
                 if consumer.assignment().is_ok_and(|list| list.count() == 0) {
                     break;
@@ -327,10 +331,11 @@ fn spawn(
 /// Polls that an orderly leave may take: three seconds, one more than a revoke may wait.
 const LEAVE_POLLS: usize = 30;
 
-fn poll_once(consumer: &BaseConsumer<MemberContext>) {
+fn poll_once(consumer: &BaseConsumer<MemberContext>, needs: &[Permission]) {
     match consumer.poll(POLL) {
         // What was fetched before the pause took effect; the fetcher reads it for real.
         None | Some(Ok(_)) => {}
+        Some(Err(error)) if permissions::noticed(&error, needs) => {}
         Some(Err(error)) => tracing::debug!(%error, "group member"),
     }
 }

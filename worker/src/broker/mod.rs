@@ -20,9 +20,11 @@ pub mod ledger_reader;
 pub mod log_ends;
 pub mod member;
 pub mod ownership;
+pub mod permissions;
 pub mod plain;
 pub mod writer;
 
+use guestkit_kafka::{Permission, missing};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
@@ -45,18 +47,35 @@ pub struct Topics {
 
 /// A call to the cluster that did not work out.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what}: {source}")]
+#[error("cannot {what}: {}", reason(.source, .missing.as_ref()))]
 pub struct BrokerError {
     /// What was tried.
     pub what: &'static str,
     /// Why not.
     #[source]
     pub source: KafkaError,
+    /// The permission that an authorizer missed.
+    pub missing: Option<Permission>,
+}
+
+fn reason(source: &KafkaError, missing: Option<&Permission>) -> String {
+    missing.map_or_else(|| source.to_string(), Permission::to_string)
 }
 
 impl BrokerError {
     pub(crate) fn of(what: &'static str, source: KafkaError) -> Self {
-        Self { what, source }
+        Self {
+            what,
+            source,
+            missing: None,
+        }
+    }
+
+    /// The same, of a call that needs permissions: the missing one is named.
+    pub(crate) fn needing(mut self, needs: &[Permission]) -> Self {
+        let code = self.source.rdkafka_error_code();
+        self.missing = code.and_then(|code| missing(code, needs)).cloned();
+        self
     }
 
     /// Whether the call ran out of time, as opposed to being refused.

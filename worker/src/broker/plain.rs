@@ -3,13 +3,14 @@
 use super::figures::{Figures, REPORT_MS};
 use super::member::Events;
 use super::writer::MARK_RECORD_KEY;
-use super::{BrokerError, Topics};
+use super::{BrokerError, Topics, permissions};
 use crate::codec::{Codec, Encoded};
 use crate::engine::Event;
 use crate::engine::ledger::LedgerKind;
 use crate::engine::transaction::{Epoch, MarkWrite};
+use guestkit_kafka::acls::{Operation, Permission};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use std::sync::Arc;
@@ -87,7 +88,8 @@ impl ProducerContext for PlainContext {
                         epoch,
                         number,
                     },
-                    Err((error, _)) => {
+                    Err((error, message)) => {
+                        noticed(error, message.topic());
                         tracing::warn!(partition, %error, "mark not written; it is tried again");
                         Event::MarkFailed {
                             partition,
@@ -101,7 +103,8 @@ impl ProducerContext for PlainContext {
                 }
             }
             Delivery::Progress => {
-                if result.is_err() {
+                if let Err((error, message)) = result {
+                    noticed(error, message.topic());
                     self.progress_lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -114,6 +117,10 @@ impl ProducerContext for PlainContext {
             },
         }
     }
+}
+
+fn noticed(error: &KafkaError, topic: &str) {
+    permissions::noticed(error, &[Permission::topic(Operation::Write, topic)]);
 }
 
 /// Writes what needs no transaction.

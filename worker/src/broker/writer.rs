@@ -8,7 +8,7 @@ use super::figures::{Figures, REPORT_MS};
 use super::group_metadata::{self, GroupMetadata, SendOffsetsError};
 use super::ledger_reader::LedgerReader;
 use super::member::Member;
-use super::{BrokerError, Topics};
+use super::{BrokerError, Topics, permissions};
 use crate::codec::Codec;
 use crate::engine::ledger::MARK_KEY;
 use crate::engine::transaction::{
@@ -16,9 +16,11 @@ use crate::engine::transaction::{
 };
 use crate::engine::write_steps::{Renewal, WriteFault, WriteStep, WriteSteps};
 use crate::transaction_records::{self, Output, Place, Written};
+use guestkit_kafka::acls::{Operation, Permission};
+use guestkit_kafka::missing;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use std::sync::Arc;
@@ -49,6 +51,28 @@ const INIT_MAX: Duration = Duration::from_secs(30);
 pub struct Seen {
     connection_broke: AtomicBool,
     reports: Mutex<Reports>,
+    /// A permission that was missing since the last error was put into words.
+    denied: Mutex<Option<Permission>>,
+}
+
+impl Seen {
+    /// Notes and reports that an authorizer said no.
+    fn deny(&self, permission: Permission) {
+        permissions::report(&permission);
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(permission);
+    }
+
+    /// What an error means, in words: a permission that is missing says more than the rest.
+    fn words(&self, error: &KafkaError) -> String {
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied
+            .take()
+            .map_or_else(|| error.to_string(), |permission| permission.to_string())
+    }
+}
+
+fn missing_in<'a>(error: &KafkaError, needs: &'a [Permission]) -> Option<&'a Permission> {
+    missing(error.rdkafka_error_code()?, needs)
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +105,11 @@ impl ClientContext for WriterContext {
         // connection shows here and nowhere else. The log queue keeps its order with the answers.
         if facility == "FAIL" {
             self.seen.connection_broke.store(true, Ordering::Release);
+        }
+        if facility == "ADDPARTS"
+            && let Some(permission) = permissions::in_log_line(message)
+        {
+            self.seen.deny(permission);
         }
         super::log_librdkafka("writer", level, facility, message);
     }
@@ -115,8 +144,13 @@ impl ProducerContext for WriterContext {
                     });
                 }
             }
-            Err((error, _)) => {
+            Err((error, message)) => {
                 reports.failed.get_or_insert_with(|| error.clone());
+                drop(reports);
+                let needs = [Permission::topic(Operation::Write, message.topic())];
+                if let Some(permission) = missing_in(error, &needs) {
+                    self.seen.deny(permission.clone());
+                }
             }
         }
     }
@@ -200,9 +234,15 @@ impl Writer {
             .client()
             .fetch_metadata(Some(&self.topics.results), Duration::from_secs(5))
             .map_err(|source| BrokerError::of("fetch metadata for the writer", source))?;
-        producer
-            .init_transactions(INIT_MAX)
-            .map_err(|source| BrokerError::of("initialise transactions", source))?;
+        producer.init_transactions(INIT_MAX).map_err(|source| {
+            let needs = [Permission::transactional_id(
+                self.config.get("transactional.id").unwrap_or_default(),
+            )];
+            if let Some(permission) = missing_in(&source, &needs) {
+                permissions::report(permission);
+            }
+            BrokerError::of("initialise transactions", source).needing(&needs)
+        })?;
         self.producer = Some(producer);
         self.renewal.renewed();
         Ok(())
@@ -268,7 +308,7 @@ impl Writer {
                 WriteStep::Commit => {
                     self.end(|producer| producer.commit_transaction(Timeout::Never))
                 }
-                WriteStep::Abort => self.end(|producer| producer.abort_transaction(Timeout::Never)),
+                WriteStep::Abort => self.abort(),
                 // Made by the caller, or not needed.
                 WriteStep::Open | WriteStep::TakeMetadata => Ok(()),
             };
@@ -294,6 +334,24 @@ impl Writer {
         producer
             .begin_transaction()
             .map_err(|error| abort_for(&error.to_string()))
+    }
+
+    /// Aborts once nothing is under way. `abort_transaction` itself would wait for reports of records that
+    /// it takes out of the queue, and nobody serves reports while it waits: for ever.
+    fn abort(&self) -> Result<(), WriteFault> {
+        let producer = self.open_producer()?;
+        producer.purge(PurgeConfig::default().queue());
+        let mut waited = Duration::ZERO;
+        while producer.in_flight_count() > 0 {
+            look_for_reports(producer);
+            waited += PAUSE;
+            if waited > DELIVERY_MAX {
+                return Err(WriteFault::Unclear(
+                    "records on their way come to no end".to_owned(),
+                ));
+            }
+        }
+        self.end(|producer| producer.abort_transaction(Timeout::Never))
     }
 
     fn end(
@@ -389,7 +447,7 @@ impl Writer {
                 Err((KafkaError::MessageProduction(code), _)) if is_too_large(code) => {
                     return Err(too_large(output.written, code.to_string()).into());
                 }
-                Err((error, _)) => return Err(classify_delivery(producer, &error).into()),
+                Err((error, _)) => return Err(self.classify_delivery(producer, &error).into()),
             }
         }
     }
@@ -416,7 +474,21 @@ impl Writer {
         match (failed, too_large) {
             (None, None) => Ok(()),
             (_, Some(refused)) => Err(self.refused_for_size(refused, produced)),
-            (Some(error), None) => Err(classify_delivery(producer, &error).into()),
+            (Some(error), None) => Err(self.classify_delivery(producer, &error).into()),
+        }
+    }
+
+    /// A record that was not delivered: the transaction can be aborted unless the producer is dead.
+    fn classify_delivery(
+        &self,
+        producer: &BaseProducer<WriterContext>,
+        error: &KafkaError,
+    ) -> WriteFault {
+        // The log line that says why may be behind the report.
+        producer.poll(Duration::ZERO);
+        match producer.client().fatal_error() {
+            Some((code, message)) => WriteFault::Unclear(format!("{code}: {message}")),
+            None => abort_for(&self.seen.words(error)),
         }
     }
 
@@ -456,8 +528,18 @@ impl Writer {
                 )
                 .map_err(|error| abort_for(&error.to_string()))?;
         }
-        group_metadata::send_offsets(producer, &offsets, metadata, SEND_OFFSETS_MS)
-            .map_err(classify_send_offsets)
+        group_metadata::send_offsets(producer, &offsets, metadata, SEND_OFFSETS_MS).map_err(
+            |error| {
+                let needs = permissions::of_group(&self.config, &self.topics.jobs);
+                match missing(error.code, &needs) {
+                    Some(permission) if error.abortable => {
+                        permissions::report(permission);
+                        abort_for(&permission.to_string())
+                    }
+                    _ => classify_send_offsets(error),
+                }
+            },
+        )
     }
 
     fn ledger_offsets(&self, produced: &Produced) -> Vec<Vec<i64>> {
@@ -567,14 +649,6 @@ impl From<WriteFault> for Trouble {
 
 fn abort_for(words: &str) -> WriteFault {
     WriteFault::Abortable(AbortReason::Other(words.to_owned()))
-}
-
-/// A record that was not delivered: the transaction can be aborted unless the producer is dead.
-fn classify_delivery(producer: &BaseProducer<WriterContext>, error: &KafkaError) -> WriteFault {
-    match producer.client().fatal_error() {
-        Some((code, message)) => WriteFault::Unclear(format!("{code}: {message}")),
-        None => abort_for(&error.to_string()),
-    }
 }
 
 fn is_too_large(code: RDKafkaErrorCode) -> bool {

@@ -1,8 +1,8 @@
 //! One file a verb.
 
 pub(crate) mod bench;
-pub(crate) mod contracts;
 pub(crate) mod chaos;
+pub(crate) mod contracts;
 pub(crate) mod corpus;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
