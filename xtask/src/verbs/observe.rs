@@ -34,16 +34,24 @@ pub(crate) struct Options {
     /// Leaves everything running until Ctrl-C, to look at
     #[arg(long)]
     keep_running: bool,
+    /// Only what `./dev test` does: the files and the page of one worker
+    #[arg(long, conflicts_with = "keep_running")]
+    quick: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     interrupt::install()?;
     let start = clock::now();
-    let tools = Tools::provide()?;
-    tools.check_files()?;
     let packages = ["-p", "guestkit-worker", "-p", "guestkit-jobs", "--bins"];
     run_command(cargo(&["build"]).args(packages))?;
     let kafka = KafkaNode::builder().start().context("Kafka")?;
+    if options.quick {
+        check(kafka.bootstrap())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tools = Tools::provide()?;
+    tools.check_files()?;
+    check_runbook()?;
     println!(
         "Kafka on {} after {}",
         kafka.bootstrap(),
@@ -193,11 +201,41 @@ fn ask(server: &Server) -> Result<()> {
     Ok(())
 }
 
+/// Every alert says where to read on, and there is such a heading.
+fn check_runbook() -> Result<()> {
+    const LINK: &str = "runbook_url: docs/operations.md#";
+    let read = |file: &str| fs::read_to_string(root().join(file)).context(file.to_owned());
+    let (rules, guide) = (read(RULES)?, read("docs/operations.md")?);
+    let headings: BTreeSet<String> = guide
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_start_matches(['#', ' ']).to_lowercase())
+        .collect();
+    let links: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(LINK))
+        .collect();
+    let alerts = rules.matches("- alert: ").count();
+    ensure!(
+        links.len() == alerts,
+        "{alerts} alerts, {} links",
+        links.len()
+    );
+    for link in links {
+        ensure!(
+            headings.contains(link),
+            "docs/operations.md has no heading {link}"
+        );
+    }
+    Ok(())
+}
+
 /// The part of it for every day: the files, one worker's page, and that dashboard and alerts name
 /// nothing that no worker shows.
 pub(crate) fn check(bootstrap: &str) -> Result<()> {
     let tools = Tools::provide()?;
     tools.check_files()?;
+    check_runbook()?;
     let fleet = Fleet::new(bootstrap, "observe-check", 2)?;
     let mut worker = fleet.worker("observed")?;
     // Its clients report every five seconds.
