@@ -166,10 +166,10 @@ fn the_rules_of_each_role_are_enough_and_each_is_needed() {
             let (code, errors) = as_user(&user, &prefix, command);
             assert_eq!(code, 0, "{command:?}: {errors}");
         }
-        for left_out in 0..all.len() {
+        for (left_out, (_, rule)) in all.iter().enumerate() {
             let user = new_user();
             // Only who may create topics meets topics that are not there.
-            let prefix = match all[left_out].1.operation {
+            let prefix = match rule.operation {
                 Operation::Create => new_prefix("new"),
                 _ => prefix.clone(),
             };

@@ -47,7 +47,7 @@ pub struct Topics {
 
 /// A call to the cluster that did not work out.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what}: {}", reason(.source, .missing.as_ref()))]
+#[error("cannot {what}: {}", reason(.source, .missing.as_deref()))]
 pub struct BrokerError {
     /// What was tried.
     pub what: &'static str,
@@ -55,7 +55,7 @@ pub struct BrokerError {
     #[source]
     pub source: KafkaError,
     /// The permission that an authorizer missed.
-    pub missing: Option<Permission>,
+    pub missing: Option<Box<Permission>>,
 }
 
 fn reason(source: &KafkaError, missing: Option<&Permission>) -> String {
@@ -74,7 +74,8 @@ impl BrokerError {
     /// The same, of a call that needs permissions: the missing one is named.
     pub(crate) fn needing(mut self, needs: &[Permission]) -> Self {
         let code = self.source.rdkafka_error_code();
-        self.missing = code.and_then(|code| missing(code, needs)).cloned();
+        let missing = code.and_then(|code| missing(code, needs)).cloned();
+        self.missing = missing.map(Box::new);
         self
     }
 
