@@ -1,16 +1,14 @@
 //! The gateway under load, under a fuzzer of its OpenAPI document, and in a browser.
 
 use crate::dependencies::target_directory;
+use crate::python;
 use crate::steps::{Steps, cargo, run as run_command, run_within};
 use anyhow::{Context, Result, ensure};
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 use xtask::cluster::{KafkaNode, check_prerequisites, process, provision};
-use xtask::workspace::{dev_dir, root};
+use xtask::workspace::root;
 
-/// Pinned: a new version has new checks, which are for whoever raises it to look at.
-const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 /// Ten times what it takes.
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -74,8 +72,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         if wanted(Check::Openapi) {
             steps.run("schemathesis", || {
-                let program = schemathesis()?.display().to_string();
-                let config = root().join("producer-cli/tests/schemathesis.toml");
+                let folder = root().join("producer-cli/tests/openapi");
+                let python = python::environment("py-gateway", &folder.join("requirements.txt"))?;
+                let program = python.with_file_name("schemathesis").display().to_string();
+                let config = folder.join("schemathesis.toml");
                 check(&[
                     "with".to_owned(),
                     program,
@@ -106,22 +106,4 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     }
     Ok(steps.finish())
-}
-
-/// Installs it once into a folder of its own.
-fn schemathesis() -> Result<PathBuf> {
-    let folder = dev_dir().join("py-gateway");
-    let program = folder.join("bin/schemathesis");
-    let mark = folder.join(SCHEMATHESIS);
-    if !mark.exists() {
-        run_command(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run_command(Command::new(folder.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            SCHEMATHESIS,
-        ]))?;
-        std::fs::write(&mark, "")?;
-    }
-    Ok(program)
 }
