@@ -35,9 +35,17 @@ PATIENCE_SECONDS = 60
 SETTLE_SECONDS = 2
 # Clocks of this program and the worker are the same; only rounding differs.
 CLOCK_SLACK = timedelta(seconds=1)
+# The fleet is started a moment before, and by hand perhaps some hours.
+ADVERTISED_BEFORE = timedelta(days=1)
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 # Reverse DNS names, as CloudEvents recommends for types.
 REVERSE_DNS = re.compile(r"io\.guestkit\.[a-z]+(\.[a-z]+)*\.v[0-9]+")
+# By document: the type of its event, the field that is the record key, what the id of its event begins with.
+EVENTS = {
+    "job_result": ("io.guestkit.job.result.v1", "job_id", "job_id"),
+    "job_progress": ("io.guestkit.job.progress.v1", "job_id", "job_id"),
+    "worker_advertisement": ("io.guestkit.worker.v1", "worker_id", "incarnation"),
+}
 
 ASYNCAPI = yaml.safe_load((SCHEMAS / "asyncapi.yaml").read_text())
 
@@ -186,7 +194,8 @@ class Events:
         headers = dict(record.headers())
         assert len(headers) == len(record.headers()), "a header stands twice"
         described("eventHeaders").validate({name: value.decode() for name, value in headers.items()})
-        described("jobId").validate(record.key().decode())
+        type_, key, begin = EVENTS[kind]
+        described("workerId" if key == "worker_id" else "jobId").validate(record.key().decode())
 
         message = binding.KafkaMessage(headers=headers, key=record.key(), value=record.value())
         event = binding.from_binary(message, Raw())
@@ -194,7 +203,7 @@ class Events:
         assert identity not in self.seen, f"two events have the source and id {identity}"
         self.seen.add(identity)
         assert REVERSE_DNS.fullmatch(event.get_type()), event.get_type()
-        assert event.get_type() == f"io.guestkit.{kind.replace('_', '.')}.v1", event.get_type()
+        assert event.get_type() == type_, event.get_type()
         now = datetime.now(timezone.utc)
         assert self.started - CLOCK_SLACK <= event.get_time() <= now + CLOCK_SLACK, event.get_time()
         wanted = "application/json" if decoder.framing == "json" else "application/avro"
@@ -204,8 +213,8 @@ class Events:
         if decoder.framing == "json":
             assert event.get_data() == document
         json_validator(kind).validate(document)
-        assert record.key().decode() == document["job_id"]
-        assert event.get_id().split("/")[0] == document["job_id"]
+        assert record.key().decode() == document[key]
+        assert event.get_id().split("/")[0] == str(document[begin])
         return document
 
 
@@ -255,12 +264,17 @@ def main():
     letters = committed(f"{PREFIX}.dead-letters", len(invalid) + 1)
     progress = committed(f"{PREFIX}.progress", 1, SETTLE_SECONDS)
 
+    workers = committed(f"{PREFIX}.workers", 1)
+
     events = Events(started)
     check_results([events.check(record, "job_result", decoder) for record in results], jobs, invalid)
     for record in progress:
         events.check(record, "job_progress", decoder)
+    for record in workers:
+        # It advertised itself before this program started.
+        Events(started - ADVERTISED_BEFORE).check(record, "worker_advertisement", decoder)
     check_dead_letters(letters, invalid, garbage)
-    print(f"{len(results)} results, {len(progress)} progress events, {len(letters)} dead letters")
+    print(f"{len(results)} results, {len(progress)} progress events, {len(letters)} dead letters, {len(workers)} advertisements")
 
 
 if __name__ == "__main__":
