@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             .map_err(|_| anyhow::anyhow!("the download panicked"))??;
         Services::start()
     });
-    if let (true, Some(services)) = (built.is_some(), services) {
+    if let (true, Some(services)) = (built.is_some(), &services) {
         steps.run("tests", || {
             let mut test = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
             test.args(&options.arguments);
