@@ -54,6 +54,12 @@ impl Watched {
 
 impl ClientContext for Watched {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // A handshake that fails is told in the log alone.
+        if facility == "FAIL" && message.contains("SSL handshake failed") {
+            // Behind the names of thread and broker.
+            let reason = message.rsplit_once("]: ").map_or(message, |(_, rest)| rest);
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
         Quiet.log(level, facility, message);
     }
 
@@ -81,6 +87,9 @@ pub(crate) fn consumer(config: &ClientConfig) -> Result<QuietConsumer, Fault> {
 /// First wait for an answer before we look whether we are let in at all; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
+/// Events that are served after a question that failed: what a few tries of all brokers log and report.
+const EVENTS_SERVED: usize = 200;
+
 /// Asks for metadata. A broker that does not let us in is noticed long before the time is up.
 fn fetch(
     consumer: &QuietConsumer,
@@ -99,7 +108,11 @@ fn fetch(
             Ok(metadata) => return Ok(metadata),
             Err(error) => error,
         };
-        while consumer.poll(Duration::ZERO).is_some() {}
+        // One event a call, and an event that was served looks like none.
+        for _ in 0..EVENTS_SERVED {
+            let served = consumer.poll(Duration::ZERO);
+            drop(served);
+        }
         let fault = Fault::of(what(), &error);
         if let Some(reason) = consumer.context().refusal() {
             let what = what();
