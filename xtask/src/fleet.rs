@@ -103,6 +103,7 @@ impl Fleet {
         }
         let log = File::create(home.path().join("worker.log"))?;
         let mut worker = process::dies_with_us(program("guestkit-worker")?);
+        without_the_users_own(&mut worker);
         worker
             .args(["run", "--bootstrap-servers", &servers])
             .args(["--topic-prefix", &prefix, "--group-id", &prefix])
@@ -197,12 +198,23 @@ impl Drop for Fleet {
     }
 }
 
+/// A registry, a password or a setting of librdkafka in the user's environment is not the fleet's.
+fn without_the_users_own(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("GUESTKIT_") || text.starts_with("KAFKA_") {
+            command.env_remove(&name);
+        }
+    }
+}
+
 fn program(name: &str) -> Result<PathBuf> {
     Ok(target_directory()?.join("debug").join(name))
 }
 
 fn jobs_command(servers: &str, registry: Option<&str>, prefix: &str) -> Result<Command> {
     let mut command = Command::new(program("guestkit-jobs")?);
+    without_the_users_own(&mut command);
     command.args(["--bootstrap-servers", servers, "--topic-prefix", prefix]);
     if let Some(registry) = registry {
         command.args(["--schema-registry-url", registry]);
