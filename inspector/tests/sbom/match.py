@@ -91,6 +91,9 @@ def main(command, images):
             found = set(component["cve_ids"])
             if found != wanted[url]:
                 wrong.append(f"{url}: {sorted(found)}, not {sorted(wanted[url])}")
+        if not asked:
+            print(f"{os.path.basename(image)}: nothing to match")
+            continue
         state = "ok" if not wrong else "FAILED"
         print(f"{os.path.basename(image)}: matched {asked - len(wrong)} of {asked} packages: {state}")
         for line in wrong[:SHOWN]:
