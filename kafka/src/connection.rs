@@ -362,7 +362,7 @@ mod tests {
             "{printed}"
         );
         let endpoint = "https://id:hush@issuer/token";
-        let connection = connect(&[("sasl.oauthbearer.token.endpoint.url", endpoint)], &[]);
+        let connection = connect(&[("client.id", endpoint)], &[]);
         let printed = format!("{:?}", connection.unwrap());
         assert!(
             !printed.contains("hush") && printed.contains("issuer/token"),

@@ -164,7 +164,9 @@ fn the_rules_of_each_role_are_enough_and_each_is_needed() {
         kafka().allow(&allowed).unwrap();
         for command in commands(role) {
             let (code, errors) = as_user(&user, &prefix, command);
-            assert_eq!(code, 0, "{command:?}: {errors}");
+            // Nobody serves these jobs, and status says so without an error.
+            let not_served = *command == ["status"] && code == 1 && errors.is_empty();
+            assert!(code == 0 || not_served, "{command:?}: {code} {errors}");
         }
         for (left_out, (_, rule)) in all.iter().enumerate() {
             let user = new_user();

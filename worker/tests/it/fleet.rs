@@ -72,6 +72,12 @@ impl Worker {
         ended.code().unwrap_or(-1)
     }
 
+    /// The exit code of a worker that ends by itself.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().unwrap()?;
+        Some(status.code().unwrap_or(-1))
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -146,9 +152,22 @@ impl Seen {
     }
 }
 
+/// Properties of librdkafka.
+pub(crate) type Properties = Vec<(&'static str, String)>;
+
+/// How to come into a cluster.
+#[derive(Clone, Default)]
+pub(crate) struct Access {
+    /// As the test's own clients do.
+    pub(crate) clients: Properties,
+    /// As the workers do.
+    pub(crate) workers: Properties,
+}
+
 /// Topics and workers of one test.
 pub(crate) struct Fleet {
     pub(crate) bootstrap: String,
+    pub(crate) access: Access,
     pub(crate) prefix: String,
     pub(crate) partitions: i32,
     pub(crate) dir: tempfile::TempDir,
@@ -178,23 +197,37 @@ impl Fleet {
         partitions: i32,
         settings: impl Fn(&str) -> Vec<(&'static str, &'static str)>,
     ) -> Self {
-        Self::made_of(&TOPICS, bootstrap, name, partitions, settings)
+        Self::with_access(bootstrap, Access::default(), name, partitions, settings)
+    }
+
+    /// The same on a Kafka that does not let everybody in.
+    pub(crate) fn with_access(
+        bootstrap: &str,
+        access: Access,
+        name: &str,
+        partitions: i32,
+        settings: impl Fn(&str) -> Vec<(&'static str, &'static str)>,
+    ) -> Self {
+        Self::made_of(&TOPICS, bootstrap, access, name, partitions, settings)
     }
 
     /// A fleet as it was before there was a worker directory.
     pub(crate) fn without_directory(name: &str, partitions: i32) -> Self {
         let bootstrap = xtask::cluster::bootstrap_servers().unwrap();
         let topics = TOPICS.split_last().unwrap().1;
-        Self::made_of(topics, bootstrap, name, partitions, |_| Vec::new())
+        let access = Access::default();
+        Self::made_of(topics, bootstrap, access, name, partitions, |_| Vec::new())
     }
 
     fn made_of(
         topics: &[&'static str],
         bootstrap: &str,
+        access: Access,
         name: &str,
         partitions: i32,
         settings: impl Fn(&str) -> Vec<(&'static str, &'static str)>,
     ) -> Self {
+        let client = |bootstrap: &str| with(client(bootstrap), &access.clients);
         let prefix = format!(
             "{name}-{}-{}",
             std::process::id(),
@@ -249,19 +282,26 @@ impl Fleet {
                 })
             });
         }
+        let producer = client(bootstrap)
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "2")
+            .create()
+            .unwrap();
         Self {
             bootstrap: bootstrap.to_owned(),
+            access,
             prefix,
             partitions,
             dir: tempfile::tempdir().unwrap(),
-            producer: client(bootstrap)
-                .set("enable.idempotence", "true")
-                .set("linger.ms", "2")
-                .create()
-                .unwrap(),
+            producer,
             uncommitted,
             committed,
         }
+    }
+
+    /// What a client of this test is made of.
+    pub(crate) fn client(&self) -> ClientConfig {
+        with(client(&self.bootstrap), &self.access.clients)
     }
 
     pub(crate) fn topic(&self, name: &str) -> String {
@@ -302,7 +342,10 @@ impl Fleet {
     ) -> Worker {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let config = self.dir.path().join(format!("worker-{number}.toml"));
-        let text = format!("[kafka]\n\"heartbeat.interval.ms\" = \"1000\"\n{properties}");
+        let mut text = format!("[kafka]\n\"heartbeat.interval.ms\" = \"1000\"\n{properties}");
+        for (name, value) in &self.access.workers {
+            text += &format!("{name:?} = {value:?}\n");
+        }
         std::fs::write(&config, text).unwrap();
         let id = format!("worker-{number}");
         let log = self.dir.path().join(format!("{id}.log"));
@@ -406,7 +449,8 @@ impl Fleet {
     /// Reads all partitions of a topic read_committed, from their beginning.
     fn reader(&self, topic: &str) -> BaseConsumer {
         let topic = self.topic(topic);
-        let consumer: BaseConsumer = client(&self.bootstrap)
+        let consumer: BaseConsumer = self
+            .client()
             .set("group.id", "reader")
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "earliest")
@@ -453,6 +497,25 @@ impl Fleet {
         })
     }
 
+    /// The group's committed offset of each partition that has one.
+    pub(crate) fn committed(&self) -> BTreeMap<i32, i64> {
+        let topic = self.topic("jobs");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&topic, 0, self.partitions - 1);
+        let found = self
+            .committed
+            .committed_offsets(list, Duration::from_secs(20))
+            .unwrap();
+        let elements = found.elements();
+        let known = elements
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => Some((element.partition(), offset)),
+                _ => None,
+            });
+        known.collect()
+    }
+
     /// Lag of each partition: records and control records that the group has not passed.
     pub(crate) fn lag(&self) -> BTreeMap<i32, i64> {
         let topic = self.topic("jobs");
@@ -495,6 +558,13 @@ impl Fleet {
 pub(crate) fn client(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
+    config
+}
+
+fn with(mut config: ClientConfig, properties: &Properties) -> ClientConfig {
+    for (name, value) in properties {
+        config.set(*name, value);
+    }
     config
 }
 

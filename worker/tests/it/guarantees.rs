@@ -106,7 +106,8 @@ fn history(fleet: &Fleet, schemas: &dyn SchemaSource) -> History {
 }
 
 fn reader(fleet: &Fleet, group: &str) -> BaseConsumer {
-    crate::fleet::client(&fleet.bootstrap)
+    fleet
+        .client()
         .set("group.id", group)
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "earliest")

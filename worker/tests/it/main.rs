@@ -22,4 +22,6 @@ mod outage;
 mod registration;
 mod registry;
 mod tracing;
+mod secure;
+mod upgrade;
 mod zombie;

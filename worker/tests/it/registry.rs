@@ -6,7 +6,7 @@ use guestkit_kafka::registry::{Patience, RegistrySchemas, subjects};
 use guestkit_protocol::{Framing, NoRegistry, decode_job, encode};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use xtask::cluster::{HttpFault, Registry};
+use xtask::cluster::{Authority, HttpFault, Registry};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -203,4 +203,73 @@ fn records_that_no_schema_can_read_are_dead_letters_that_say_why() {
     fleet.wait_no_lag(LIMIT);
     assert!(worker.is_running());
     assert_eq!(worker.terminate(), 0);
+}
+
+#[test]
+fn a_registry_behind_tls_and_a_password_is_waited_for_and_never_blamed_on_a_job() {
+    const RIGHT: &str = "right-registry-word";
+    const WRONG: &str = "wrong-registry-word";
+    let registry = Registry::start().unwrap();
+    let authority = Authority::new().unwrap();
+    let front = HttpFault::tls_in_front_of(registry.address(), &authority.server().unwrap());
+    let front = front.unwrap();
+    front.demand("worker", RIGHT);
+    let fleet = Fleet::new("reg-secure", 1);
+    let subject = format!("{}.jobs-value", fleet.prefix);
+    let id = register(&fleet, registry.url())[&subject];
+    let file = |name: &str, text: &str| {
+        let file = fleet.dir.path().join(name);
+        std::fs::write(&file, format!("{text}\n")).unwrap();
+        file.display().to_string()
+    };
+    let (right, wrong) = (file("right", RIGHT), file("wrong", WRONG));
+    let ca = authority.file().display().to_string();
+    let url = front.url();
+    let start = |password: &str, ca: Option<&str>| {
+        let mut arguments = vec!["--schema-registry-url", &url];
+        arguments.extend(["--schema-registry-user", "worker"]);
+        arguments.extend(["--schema-registry-password-file", password]);
+        arguments.extend(ca.iter().flat_map(|ca| ["--schema-registry-ca", *ca]));
+        fleet.worker(&arguments)
+    };
+    fleet.publish(Some(0), None, &confluent("first-job-01", id));
+    fleet.flush();
+
+    let mut refused = start(&wrong, Some(&ca));
+    wait_until("it gives up", LIMIT, || !refused.is_running());
+    assert_eq!(refused.ended(), Some(3));
+    let log = refused.log();
+    assert!(log.contains("does not take the user and password"), "{log}");
+    assert!(!log.contains(WRONG), "{log}");
+
+    // Nobody vouches for the registry: it is as good as not there.
+    let suspicious = start(&right, None);
+    wait_until("it says whom it does not believe", LIMIT, || {
+        suspicious.log().contains("invalid peer certificate")
+    });
+    drop(suspicious);
+
+    let mut worker = start(&right, Some(&ca));
+    let count = |count: usize| {
+        fleet
+            .read("results", LIMIT, |seen| seen.len() >= count)
+            .len()
+    };
+    assert_eq!(count(1), 1);
+    // The password changes under a worker that runs; the schema is one that it does not know yet.
+    front.demand("worker", "another-word");
+    let other = schema_with_other_doc("told behind a password");
+    let direct = RegistrySchemas::new(registry.url(), Patience::default()).unwrap();
+    let second = direct.register(&subject, &other).unwrap();
+    fleet.publish(Some(0), None, &confluent("second-job-1", second));
+    fleet.flush();
+    wait_until("the job waits", LIMIT, || {
+        let log = worker.log();
+        log.contains("waits for its schema") && log.contains("does not take the user and password")
+    });
+    front.demand("worker", RIGHT);
+    assert_eq!(count(2), 2);
+    assert!(fleet.read_all("dead-letters", LIMIT).is_empty());
+    assert_eq!(worker.terminate(), 0);
+    assert!(!worker.log().contains(RIGHT));
 }
