@@ -6,6 +6,7 @@
 use crate::clock::now_ms;
 use crate::engine::record::Millis;
 use guestkit_kafka::acls::{Operation, Permission};
+use guestkit_kafka::metadata::Quiet;
 use guestkit_kafka::{Fault, missing};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -80,7 +81,7 @@ pub fn check(
     ledger: &str,
     transactional_id: &str,
 ) -> Result<(), Fault> {
-    let consumer: BaseConsumer = connection
+    let consumer: BaseConsumer<Quiet> = connection
         .clone()
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
@@ -88,7 +89,7 @@ pub fn check(
         .set("fetch.wait.max.ms", "10")
         // A dead worker's open transaction is no reason to wait here.
         .set("isolation.level", "read_uncommitted")
-        .create()
+        .create_with_context(Quiet)
         .map_err(|error| Fault::of("create a consumer", &error))?;
     let mut first = TopicPartitionList::new();
     first.add_partition(jobs, 0);
@@ -125,7 +126,7 @@ fn only_denied(fault: Fault) -> Result<(), Fault> {
 }
 
 /// Fetches nothing, from the end; a topic that may not be read answers with that.
-fn try_fetch(consumer: &BaseConsumer, topic: &str) -> Result<(), Fault> {
+fn try_fetch(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<(), Fault> {
     let what = || format!("read {topic}");
     let mut end = TopicPartitionList::new();
     end.add_partition_offset(topic, 0, Offset::End)

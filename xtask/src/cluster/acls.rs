@@ -107,6 +107,23 @@ pub(crate) fn delete(stream: &mut (impl Read + Write), acls: &[Acl]) -> Result<(
     ask(stream, api::DELETE_ACLS, acls)
 }
 
+/// Whether the broker's authorizer knows a rule: it learns of a change a little after the controller.
+pub(crate) fn holds(stream: &mut (impl Read + Write), acl: &Acl) -> Result<bool, Error> {
+    let mut body = Vec::new();
+    acl.write(&mut body);
+    let answer = call_on(stream, api::DESCRIBE_ACLS, 1, &body)?;
+    let mut answer = Reader(&answer);
+    answer.i32()?; // throttle time
+    let code = answer.i16()?;
+    let message = answer.string()?;
+    if code != 0 {
+        return Err(Error::Answer(format!(
+            "rules not described: error {code} {message}"
+        )));
+    }
+    Ok(answer.i32()? > 0)
+}
+
 /// Both requests name a rule the same way, and begin their answer for each with an error.
 fn ask(stream: &mut (impl Read + Write), key: i16, acls: &[Acl]) -> Result<(), Error> {
     let mut body = Vec::new();

@@ -6,8 +6,10 @@ use super::certificates::{Authority, Identity};
 use super::error::Error;
 use super::kafka::KafkaNode;
 use super::{free_port, tls};
+use crate::clock::Deadline;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// May do everything; the broker itself is it too.
 const ADMIN: &str = "admin";
@@ -150,12 +152,32 @@ impl SecureKafka {
 
     /// Adds rules; they hold when this returns.
     pub fn allow(&self, rules: &[Acl]) -> Result<(), Error> {
-        acls::create(&mut self.connect()?, rules)
+        let mut stream = self.connect()?;
+        acls::create(&mut stream, rules)?;
+        self.wait(rules, true)
     }
 
     /// Takes rules away; each must be there.
     pub fn forbid(&self, rules: &[Acl]) -> Result<(), Error> {
-        acls::delete(&mut self.connect()?, rules)
+        let mut stream = self.connect()?;
+        acls::delete(&mut stream, rules)?;
+        self.wait(rules, false)
+    }
+
+    fn wait(&self, rules: &[Acl], wanted: bool) -> Result<(), Error> {
+        let mut stream = self.connect()?;
+        let deadline = Deadline::after(Duration::from_secs(30));
+        for rule in rules {
+            while acls::holds(&mut stream, rule)? != wanted {
+                if deadline.passed() {
+                    return Err(Error::Answer(format!(
+                        "the broker did not learn of {rule:?} in time"
+                    )));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
     }
 
     fn connect(&self) -> Result<impl std::io::Read + std::io::Write + use<>, Error> {
