@@ -275,7 +275,11 @@ pub fn least(
             rules
         }
         Role::Gateway => vec![
-            topic(&names.jobs, &[Read, Write], "publishes jobs, finds older ones"),
+            topic(
+                &names.jobs,
+                &[Read, Write],
+                "publishes jobs, finds older ones",
+            ),
             topic(&names.ledger, &[Describe], "counts the slots"),
             topic(&names.results, &[Read], "answers with results"),
             topic(&names.progress, &[Read], "streams progress"),

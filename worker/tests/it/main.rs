@@ -21,7 +21,7 @@ mod observed;
 mod outage;
 mod registration;
 mod registry;
-mod tracing;
 mod secure;
+mod tracing;
 mod upgrade;
 mod zombie;
