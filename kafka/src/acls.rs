@@ -234,6 +234,7 @@ pub fn least(
                 &[Write],
                 "publishes what is no valid job",
             ),
+            topic(&names.workers, &[Write], "tells the fleet that it is there"),
             rule(
                 Resource::Group,
                 &group,

@@ -249,9 +249,10 @@ fn prepare(config: &Config, stop: &watch::Receiver<bool>) -> Result<Option<Setup
 fn directory(cluster: &Cluster, names: &TopicNames) -> bool {
     let exists = cluster.partitions(&names.workers).is_ok();
     if !exists {
+        // An authorizer hides a topic from who may not use it.
+        let needed = Permission::topic(Operation::Write, &names.workers);
         tracing::warn!(
-            topic = names.workers,
-            "no worker directory: this worker will not be listed; run `guestkit-jobs topics create`"
+            "no worker directory, this worker will not be listed: run `guestkit-jobs topics create`, or {needed}"
         );
     }
     exists

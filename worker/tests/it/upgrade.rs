@@ -205,7 +205,7 @@ fn a_fleet_of_this_release_goes_on_where_the_last_one_was_killed() {
     });
     let mut second = fleet.worker(&[]);
     for partition in 0..PARTITIONS {
-        let again = format!("again-{partition}");
+        let again = format!("again-job-{partition}");
         publish(
             &fleet,
             partition,
@@ -213,7 +213,7 @@ fn a_fleet_of_this_release_goes_on_where_the_last_one_was_killed() {
             &key_on(partition, "first"),
             r#"{"n":1}"#,
         );
-        let other = format!("other-{partition}");
+        let other = format!("other-job-{partition}");
         publish(
             &fleet,
             partition,
@@ -233,11 +233,14 @@ fn a_fleet_of_this_release_goes_on_where_the_last_one_was_killed() {
     for partition in 0..PARTITIONS {
         let result = |name: &str| &after[&format!("{name}-{partition}")];
         assert_eq!(
-            result("again").result.duplicate_of.as_deref(),
+            result("again-job").result.duplicate_of.as_deref(),
             Some(format!("first-job-{partition}").as_str()),
             "an answer of the last release is known"
         );
-        assert_eq!(result("other").error_code(), Some("IDEMPOTENCY_CONFLICT"));
+        assert_eq!(
+            result("other-job").error_code(),
+            Some("IDEMPOTENCY_CONFLICT")
+        );
         for name in ["running-job", "unread-job", "fresh-job"] {
             assert!(
                 result(name).is_executed() && result(name).error_code().is_none(),
