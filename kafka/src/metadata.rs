@@ -54,8 +54,10 @@ impl Watched {
 
 impl ClientContext for Watched {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // A handshake that fails is told in the log alone.
-        if facility == "FAIL" && message.contains("SSL handshake failed") {
+        // A handshake that fails is told in the log alone, and so is the alert of a broker that misses our
+        // certificate, which comes after the handshake.
+        let refuses = |words| message.contains("SSL") && message.contains(words);
+        if facility == "FAIL" && (refuses("handshake failed") || refuses(" alert ")) {
             // Behind the names of thread and broker.
             let reason = message.rsplit_once("]: ").map_or(message, |(_, rest)| rest);
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
@@ -316,11 +318,12 @@ pub fn committed(
                 Permission::group(Operation::Describe, group),
                 Permission::topic(Operation::Describe, topic),
             ];
-            Fault::of_call(
-                format!("ask for the offsets of group {group}"),
-                &error,
-                &needs,
-            )
+            let mut what = format!("ask for the offsets of group {group}");
+            // librdkafka asks again and again whom an authorizer forbids the group.
+            if error.rdkafka_error_code() == Some(Code::OperationTimedOut) {
+                what += &format!(" (where other questions are answered, {})", needs[0]);
+            }
+            Fault::of_call(what, &error, &needs)
         })?;
     Ok((0..count)
         .map(|partition| {

@@ -23,7 +23,7 @@ pub struct SecureKafka {
 }
 
 impl SecureKafka {
-    /// Starts one; `users` are known to SCRAM besides [`ADMIN`] and may do nothing yet.
+    /// Starts one; `users` are known to SCRAM besides the administrator and may do nothing yet.
     pub fn start(users: &[&str]) -> Result<Self, Error> {
         let authority = Authority::new()?;
         let server = authority.server()?;
