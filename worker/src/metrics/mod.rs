@@ -2,7 +2,7 @@
 //!
 //! Two kinds. What happens in the thousands each second is counted where it happens, in series that
 //! were looked up at start ([`jobs`], [`transactions`]). Everything else is a picture of the status
-//! page and of librdkafka's reports, drawn for each scrape ([`page`], [`clients`]): it costs nothing
+//! page and of librdkafka's reports, drawn for each scrape (`page`, [`clients`]): it costs nothing
 //! while nobody looks.
 
 mod buckets;
