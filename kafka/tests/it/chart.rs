@@ -1,8 +1,10 @@
-//! The Helm chart's topics are those that `topics create` makes. No broker needed.
+//! The Helm chart's topics are those that `topics create` makes, its users' rights those of `topics acls`. No broker
+//! needed.
 
 use guestkit_kafka::TopicNames;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use guestkit_kafka::acls::{Role, least};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn the_charts_topics_are_those_that_we_create() {
@@ -33,4 +35,38 @@ fn the_charts_topics_are_those_that_we_create() {
         })
         .collect();
     assert_eq!(created, written);
+}
+
+#[test]
+fn the_charts_rights_are_the_least_that_each_role_needs() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/helm/guestkit/files/acls.json"
+    );
+    let text = std::fs::read_to_string(path)
+        .unwrap()
+        .replace("{prefix}", "p")
+        .replace("{pool}", ".gpu")
+        .replace("{group}", "g");
+    // The chart knows one role more: the autoscaler, which is no program of ours.
+    let chart: BTreeMap<String, Vec<Value>> = serde_json::from_str(&text).unwrap();
+    let names = TopicNames::new("p", Some("gpu")).unwrap();
+    for role in Role::ALL {
+        let ours: BTreeSet<String> = least(role, &names, "g", None)
+            .iter()
+            .map(|rule| {
+                let mut operations: Vec<_> = rule.operations.iter().map(|o| o.name()).collect();
+                operations.sort_unstable();
+                json!({
+                    "resource": rule.resource.name(),
+                    "name": rule.name,
+                    "pattern": rule.pattern(),
+                    "operations": operations,
+                })
+                .to_string()
+            })
+            .collect();
+        let theirs: BTreeSet<String> = chart[role.name()].iter().map(Value::to_string).collect();
+        assert_eq!(theirs, ours, "{}", role.name());
+    }
 }
